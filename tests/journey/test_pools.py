@@ -169,6 +169,12 @@ def follow(site: LabSite, refusal: Refusal, *said: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.remedy(
+    "workflows.provisioning.pools._obstacle: virsh pool-start …",
+    "workflows.provisioning.pools._obstacle: virsh pool-autostart …",
+    "workflows.provisioning.pools._obstacle: mkdir --parents …",
+    "workflows.provisioning.pools._obstacle: virsh pool-destroy …",
+)
 def test_a_pool_that_cannot_take_images_is_named_with_what_helps(pooled: Journey, pool: Path, mounted: Path) -> None:
     """Before anything is copied; and the remedy, run there, clears it."""
     journey, (a, b) = pooled, pooled.lab.sites
@@ -217,6 +223,7 @@ def test_a_pool_that_cannot_take_images_is_named_with_what_helps(pooled: Journey
     "Epochs wait at the destination, a failover is refused, nothing is written below the mount point; all resume once it is started",
     "nothing",
 )
+@pytest.mark.remedy("workflows.provisioning.pools.insist_mounted: virsh pool-start …")
 def test_rounds_wait_for_a_pool_that_is_stopped(pooled: Journey, pool: Path, mounted: Path) -> None:
     journey, (a, b) = pooled, pooled.lab.sites
     virsh = ("virsh", "-q", "-c", b.uri)

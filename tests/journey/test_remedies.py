@@ -103,6 +103,18 @@ CASES: dict[str, tuple[Callable[[Subject], None], Callable[[list[str]], list[str
 
 
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.remedy(
+    "hypervisor.preflight._state_of: virsh start …",
+    "hypervisor.preflight._state_of: virsh resume …",
+    "hypervisor.preflight._whole: virsh dumpxml --inactive … | virsh define /dev/stdin",
+    "hypervisor.preflight._whole: virsh snapshot-list … --name | grep . | xargs -d '\\n' -n 1 virsh snapshot-delete … --metadata --snapshotname",
+    "hypervisor.disk_preflight._medium: virsh change-media … … --eject --force …",
+    "hypervisor.disk_preflight._disk: virsh blockjob … … --abort",
+    "hypervisor.preflight._whole: virsh start …",
+    "hypervisor.preflight._whole: virsh managedsave-remove …",
+    "hypervisor.disk_preflight._disk: virsh blockpull … … --wait",
+    "errors.quoting.virsh_detach: virsh detach-disk … … --persistent",
+)
 def test_a_finding_at_the_source_is_cleared_by_its_commands(subject: Subject, case: str) -> None:
     make, chosen = CASES[case]
     code = case.partition(",")[0]
@@ -114,6 +126,7 @@ def test_a_finding_at_the_source_is_cleared_by_its_commands(subject: Subject, ca
     clock.wait_until(lambda: code not in {f.code for f in subject.findings()}, 30, f"{code} to be gone")
 
 
+@pytest.mark.remedy("workflows.provisioning.preflight.image_findings: qemu-img amend -f qcow2 -o compat=1.1 …")
 def test_an_image_of_version_2_keeps_no_bitmap_until_it_is_amended(subject: Subject) -> None:
     old(subject)
     checkpoint = "<domaincheckpoint><name>tool</name></domaincheckpoint>"
@@ -139,6 +152,10 @@ def test_an_image_of_version_2_keeps_no_bitmap_until_it_is_amended(subject: Subj
          "/<tpm/,/<.tpm>/d"),
     ],
 )  # fmt: skip
+@pytest.mark.remedy(
+    "hypervisor.refusals.edit: virsh edit …",
+    "hypervisor.refusals.edit: virsh start …",
+)
 def test_what_is_edited_away_is_gone(subject: Subject, devices: str, code: str, change: str) -> None:
     subject.image()
     subject.define(devices, start=False)
@@ -193,6 +210,11 @@ def test_all_that_libvirt_there_does_not_offer_is_named_at_once(subject: Subject
 NETWORK = "<network><name>in'ner</name><forward mode='bridge'/><bridge name='br7'/></network>"
 
 
+@pytest.mark.remedy(
+    "hypervisor.lacking._bridges: ip link add … type bridge && ip link set … up",
+    "hypervisor.offered._networks: virsh net-define FILE",
+    "hypervisor.offered._networks: virsh net-start …",
+)
 def test_what_the_destination_would_refuse_is_cleared_by_its_commands(lab: Lab, journey: Journey) -> None:
     a, b = lab.sites
     guest = Guest(a, journey.plan, CACHE)

@@ -52,6 +52,10 @@ def saved(of: Subject) -> None:
 
 @pytest.mark.parametrize("has", [nothing, snapshot, checkpoint, saved])
 @pytest.mark.parametrize("kind", ["name", "UUID"])
+@pytest.mark.remedy(
+    "workflows.provisioning.preflight.name_findings: virsh domrename … NEW-NAME",
+    "workflows.provisioning.preflight.name_findings: virsh undefine … …",
+)
 def test_a_vm_that_is_in_the_way_there_is_put_out_of_it(
     subject: Subject, kind: str, has: Callable[[Subject], None]
 ) -> None:
@@ -77,6 +81,7 @@ def codes(of: Subject) -> set[str]:
     return {finding.code for finding in of.findings()}
 
 
+@pytest.mark.remedy("hypervisor.preflight.preflight: virsh attach-disk … PATH vda --subdriver qcow2 --persistent")
 def test_a_vm_without_a_disk_gets_one(subject: Subject) -> None:
     text = subject.xml()
     disk = text[text.index("<disk") : text.index("</disk>") + 7]
@@ -88,6 +93,7 @@ def test_a_vm_without_a_disk_gets_one(subject: Subject) -> None:
     assert "vm.no-disk" not in codes(subject)
 
 
+@pytest.mark.remedy("hypervisor.preflight._whole: virsh domjobabort …")
 def test_a_job_of_another_tool_is_seen_and_ended(subject: Subject) -> None:
     subject.define()
     with subject.host.calling(subject.uuid) as domain:
@@ -119,6 +125,10 @@ def test_an_image_that_is_missing_is_named(subject: Subject) -> None:
     assert not {"disk.chain-unreadable", "disk.size"} & codes(subject)
 
 
+@pytest.mark.remedy(
+    "hypervisor.disk_preflight._disk: qemu-img convert -O qcow2 … …",
+    "hypervisor.disk_preflight._disk: virsh edit …",
+)
 def test_an_image_of_another_format_is_converted(subject: Subject) -> None:
     subject.site.run("qemu-img", "create", "-q", "-f", "vmdk", subject.folder / "disk.vmdk", "16M")
     text = subject.xml().replace("disk.qcow2", "disk.vmdk").replace("type='qcow2'", "type='vmdk'")
@@ -132,6 +142,7 @@ def test_an_image_of_another_format_is_converted(subject: Subject) -> None:
     assert subject.codes() == set()
 
 
+@pytest.mark.remedy("hypervisor.disk_preflight._elsewhere: virsh pool-start …")
 def test_a_pool_that_is_not_started_is_started(subject: Subject) -> None:
     pool = subject.folder.parent / "it's a pool.xml"
     pool.write_text(f'<pool type="dir"><name>it\'s a pool</name><target><path>{subject.folder}</path></target></pool>')
@@ -154,6 +165,7 @@ def test_a_pool_that_is_not_started_is_started(subject: Subject) -> None:
         pool.unlink()
 
 
+@pytest.mark.remedy("hypervisor.refusals.allow_filter: virsh nwfilter-define FILE")
 def test_a_packet_filter_is_carried_by_its_commands(whole_lab: Lab) -> None:
     a, b = whole_lab.sites
     name = "a $filter; really"  # libvirt 9.0 writes the name of a filter between apostrophes, and cannot read one with them
@@ -172,6 +184,7 @@ def test_a_packet_filter_is_carried_by_its_commands(whole_lab: Lab) -> None:
 
 
 @pytest.mark.parametrize("above", [False, True])
+@pytest.mark.remedy("hypervisor.refusals.merging: virsh blockcommit … …")
 def test_an_overlay_that_a_vm_still_uses_is_merged_and_nothing_else(subject: Subject, above: bool) -> None:
     """As ``doctor`` names it of an ended replication. The lowest image may be a template of other VMs."""
     template, overlay, theirs = (subject.folder / f"it's {name}" for name in ("a template", "ours.overlay", "theirs"))

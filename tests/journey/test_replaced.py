@@ -56,6 +56,7 @@ def replaced(made: Journey, kind: str, size: int = 48 * MiB) -> tuple[Path, Path
     "The rounds wait and name the command that accepts the image. With the old image again, they continue without it",
     "Nothing before the command. After it, recovery points from before have the old disk, and so has its image at the source",
 )
+@pytest.mark.remedy("workflows.source.snapshots.replaced.insist_accepted: seedship replication set … --accept-image …")
 def test_rounds_wait_and_the_old_image_may_come_back(plugged):
     a, b = plugged.lab.sites
     with_vdc(plugged, "raw")

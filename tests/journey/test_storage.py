@@ -133,6 +133,9 @@ def test_a_vm_stays_off_until_it_is_needed(journey: Journey) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.remedy(
+    "errors.hypervisor.VmSnapshots: virsh snapshot-list … --name | grep . | xargs -d '\\n' -n 1 virsh snapshot-delete … --metadata --snapshotname"
+)
 def test_a_vm_with_snapshots_and_checkpoints_of_others(lab: Lab, tmp_path: Path) -> None:
     """Replicated while it is paused, as it is now; the snapshots and the other tool's chain stay, up to the move."""
     journey = Journey(lab, plan(disks=PLAN))
@@ -213,6 +216,7 @@ def _attach(journey: Journey, target: str, *options: str) -> None:
     "With --leave-out they block nothing; while one is attached a switchover must be cold, and says so before it begins",
     "the disks that are left out, at the destination",
 )
+@pytest.mark.remedy("workflows.source.snapshots.shape.problem_of: seedship replication set … --leave-out …")
 def test_disks_are_left_out_by_choice(journey: Journey) -> None:
     a, b = journey.lab.sites
     name = journey.plan.name

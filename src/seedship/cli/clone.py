@@ -31,8 +31,7 @@ Network = Annotated[
 
 def add(replications: Noun) -> None:
     """Add ``test`` to the commands of replications."""
-    example = "seedship replication test web1 --for 10m"
-    replications.verb("test", example, panel=DESTINATION)(boot)
+    replications.verb("test", "seedship replication test web1 --for 10m", panel=DESTINATION)(boot)
 
 
 @app.verb(

@@ -62,6 +62,10 @@ def commands(remedy: str) -> list[str]:
 
 
 @pytest.mark.loop
+@pytest.mark.remedy(
+    "drives.folder.Folder._named: mount -o remount,rw …",
+    "drives.volume._label: seedship drive init …",
+)
 def test_drives(shell: Shell, drive: Path) -> None:
     """One that was never prepared, one that is mounted read-only, and a folder where none is mounted."""
     quoted = shlex.quote(str(drive))
@@ -100,6 +104,7 @@ def test_what_is_not_there_is_listed(shell: Shell) -> None:
     assert "test" in shell.works(listing)
 
 
+@pytest.mark.remedy("errors.site.SiteMissing: seedship --data … site init --name NAME")
 def test_a_site_that_is_not_there(shell: Shell, tmp_path: Path) -> None:
     elsewhere = tmp_path / "another site's data"
     refusal = shell.refused(f"seedship --data {shlex.quote(str(elsewhere))} site serve")
@@ -133,6 +138,7 @@ def test_a_command_line_that_cannot_be_parsed(shell: Shell) -> None:
 
 
 @pytest.mark.loop
+@pytest.mark.remedy("drives.volume._in_use: seedship drive erase …")
 def test_a_drive_that_carries_a_shipment(shell: Shell, drive: Path) -> None:
     """It is shown, and used again once it was erased; `init` alone never takes it."""
     quoted = shlex.quote(str(drive))
@@ -149,6 +155,10 @@ def test_a_drive_that_carries_a_shipment(shell: Shell, drive: Path) -> None:
     shell.works(f"seedship drive init {quoted}")
 
 
+@pytest.mark.remedy(
+    "errors.peer.InvitationInvalid: seedship peer invite",
+    "errors.peer.InvitationInvalid: seedship depot invite --folder PATH",
+)
 def test_an_invitation_that_is_none(shell: Shell, tmp_path: Path) -> None:
     file = tmp_path / "invitation"
     file.write_text("nonsense")

@@ -71,6 +71,7 @@ def mounted_again(at: Path, point: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize(("how", "where"), [("bind", "me dia"), ("device", "me dia"), ("bind", "a")])
+@pytest.mark.remedy("drives.unplug._insist_single: umount …")
 def test_a_drive_that_is_mounted_twice_stays(make_drive, tmp_path: Path, how: str, where: str) -> None:
     """An automounter has it too: what is written there is not flushed."""
     drive = make_drive()
@@ -86,6 +87,7 @@ def test_a_drive_that_is_mounted_twice_stays(make_drive, tmp_path: Path, how: st
     assert str(tmp_path) not in Path("/proc/self/mounts").read_text()
 
 
+@pytest.mark.remedy("drives.users.of_unmounted: nsenter --mount --target … umount …")
 def test_a_drive_in_another_mount_namespace_is_not_unmounted(
     make_drive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

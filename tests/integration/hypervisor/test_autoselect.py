@@ -47,6 +47,7 @@ def test_what_a_vm_started_with_is_known_when_it_is_off(whole_lab: Lab, secure: 
         connection.close()
 
 
+@pytest.mark.remedy("hypervisor.preflight._whole: virsh start …")
 def test_a_vm_that_never_ran_is_to_be_started_once(whole_lab: Lab) -> None:
     """libvirt from 9.2 on writes the firmware into the definition at once, as an administrator may anywhere.
 

@@ -160,6 +160,7 @@ def test_folders_that_qemu_does_not_get_at(site, monkeypatch) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="looks at the folders as another user")
+@pytest.mark.remedy("observe.doctor.Doctor._access: mkdir -p …")
 def test_folders_that_are_not_there_are_made_by_the_command(site, monkeypatch) -> None:
     monkeypatch.setattr(hypervisor, "confinement", lambda host: Confinement(12345, 12345, ()))
     monkeypatch.setattr(hypervisor, "closed_to", lambda folder, *_, **__: None if folder.exists() else folder)
@@ -173,6 +174,10 @@ def test_folders_that_are_not_there_are_made_by_the_command(site, monkeypatch) -
     assert set(states(examine(site), "access")) == {"ok"}
 
 
+@pytest.mark.remedy(
+    "observe.webhooks.secret_of: chmod 600 …",
+    "errors.request.InsecureFile: chmod go= …",
+)
 def test_the_remedies_of_files_that_others_may_read(tmp_path: Path) -> None:
     """The secret of a webhook, and the key of the site: each is refused until the printed command was run."""
     secret, identity = tmp_path / "it's a secret", tmp_path / "it's a key"
@@ -212,6 +217,7 @@ def run_in(remedy: str) -> None:
         (12345, 0, 0o577, True),
     ],
 )
+@pytest.mark.remedy("hypervisor.access.opening: chmod …+… …")
 def test_the_remedy_of_a_closed_folder_opens_it(tmp_path: Path, owner: int, group: int, mode: int, write: bool) -> None:
     for parent in tmp_path.parents:
         if parent.name.startswith(("pytest-", "popen-")):
