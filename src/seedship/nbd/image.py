@@ -6,7 +6,6 @@ from __future__ import annotations
 import os
 import struct
 import subprocess
-import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +16,7 @@ from seedship.model.remote import backing as backing_name
 from seedship.model.remote import canonical, is_remote, without_secrets
 from seedship.native import tool
 from seedship.nbd import placed, remote, server
+from seedship.nbd.secret import inherited
 from seedship.runtime import Patience
 
 _HEAD: Final = 104
@@ -27,6 +27,10 @@ _STILL_S: Final = 600.0
 _REMOTE_S: Final = 30.0
 """Timeout for the facts of an image that is opened over the network."""
 _CHECK_S: Final = 1.0
+_TRIES: Final = 5
+_UNSURE: Final = "Unable to get accurate CPU usage"
+"""QEMU measures how fast the machine derives keys. On a busy machine the clock of a thread may be paused meanwhile
+(QEMU, crypto/pbkdf.c)."""
 _MAGIC: Final = b"QFI\xfb"
 _EXTERNAL_DATA: Final = 1 << 2
 """A bit of qcow2's incompatible features (QEMU, docs/interop/qcow2)."""
@@ -240,13 +244,18 @@ def create(
     if backing is not None:
         words += ["-b", _named(backing), "-F", backing_format or "qcow2"]
         words += ["-u"] if remote.chain(backing, backing_format or "qcow2") else []
-    with tempfile.TemporaryDirectory(prefix="seedship-image-") as folder:
-        if passphrase:
-            words += server.secret(Path(folder), passphrase)
-            words += ["-o", "encrypt.format=luks,encrypt.key-secret=key"]
-        elif laid_out and image_format == "qcow2":
-            words += ["-o", "preallocation=metadata"]
-        _run([*words, str(path), str(size)])
+    if passphrase:
+        words += ["-o", f"encrypt.format=luks,encrypt.key-secret={server.KEY}"]
+    elif laid_out and image_format == "qcow2":
+        words += ["-o", "preallocation=metadata"]
+    for left in reversed(range(_TRIES)):
+        with inherited(server.KEY, passphrase) as (secret, descriptors):
+            try:
+                _run([*words, *secret, str(path), str(size)], descriptors=descriptors)
+                return
+            except NbdFailed as error:
+                if not left or not passphrase or _UNSURE not in error.why:
+                    raise
 
 
 def layout(path: Path, image_format: str, size: int) -> placed.Layout | None:
@@ -328,18 +337,18 @@ def _run_on(
     opened = remote.opened(path, image_format, share=share)
     if opened is None:
         return _run([*words, *(["-U"] if share else []), "-f", image_format, str(path), *after])
-    with opened.closed():
+    with opened.secret() as (secret, descriptors):
         try:
-            return _run([*words, *opened.words, opened.name, *after], limit, opened.secret)
+            return _run([*words, *secret, opened.name, *after], limit, descriptors)
         except NbdFailed as error:
             raise NbdFailed(error.what, error.why.replace(opened.name, str(path))) from error
 
 
-def _run(words: list[str], limit: float | None = None, inherited: tuple[int, ...] = ()) -> bytes:
+def _run(words: list[str], limit: float | None = None, descriptors: tuple[int, ...] = ()) -> bytes:
     what = f"qemu-img {words[0]}"
     try:
         with subprocess.Popen(
-            ["qemu-img", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=inherited
+            ["qemu-img", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=descriptors
         ) as program:
             try:
                 out, errors = _awaited(program) if limit is None else program.communicate(timeout=limit)

@@ -2,7 +2,7 @@
 """Opens images that lie on a remote image (``seedship.model.remote``) by QEMU's options.
 
 The header of an overlay names its base without what it takes to log in. So the images of such a chain are named
-explicitly, and a secret is passed in memory, by an inherited descriptor: no file outlives a daemon that is killed.
+explicitly, and a secret is passed in memory (``seedship.nbd.secret``).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ import msgspec
 from seedship.errors import NbdFailed
 from seedship.model import remote
 from seedship.model.remote import StorageAccess
+from seedship.nbd.secret import inherited
 
 _HEAD: Final = 104
 _MAGIC: Final = b"QFI\xfb"
@@ -53,19 +54,12 @@ class OpenedChain(msgspec.Struct, frozen=True):
 
     name: str
     """In place of a file name; without an option for the format."""
-    words: list[str]
-    """Options before it."""
-    secret: tuple[int, ...] = ()
-    """Descriptors that the program inherits. Its starter closes them (``closed``)."""
+    key: bytes = b""
+    """The secret."""
 
-    @contextmanager
-    def closed(self) -> Iterator[None]:
-        """Close the descriptors after the block, in which the program is started."""
-        try:
-            yield
-        finally:
-            for descriptor in self.secret:
-                os.close(descriptor)
+    def secret(self) -> AbstractContextManager[tuple[list[str], tuple[int, ...]]]:
+        """Yield the options before the name, and the descriptors to inherit; see ``secret.inherited``."""
+        return inherited(_KEY, self.key)
 
 
 def opened(path: Path, image_format: str | None, *, share: bool = False) -> OpenedChain | None:
@@ -96,13 +90,7 @@ def opened(path: Path, image_format: str | None, *, share: bool = False) -> Open
         node = {"driver": "qcow2", "file": file_node} | ({"backing": node} if node else {})
     if share:
         node["force-share"] = True
-    name = "json:" + json.dumps(node)
-    if not login.secret:
-        return OpenedChain(name, [])
-    descriptor = os.memfd_create("secret")
-    with open(descriptor, "wb", closefd=False) as written:
-        written.write(login.secret)
-    return OpenedChain(name, ["--object", f"secret,id={_KEY},file=/proc/self/fd/{descriptor}"], (descriptor,))
+    return OpenedChain("json:" + json.dumps(node), login.secret)
 
 
 def chain(path: Path, image_format: str | None) -> list[Path]:

@@ -3,12 +3,11 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
 from urllib.parse import quote
@@ -21,11 +20,14 @@ from seedship.model.remote import without_secrets
 from seedship.native import tool
 from seedship.nbd import remote
 from seedship.nbd.export import GREETING
+from seedship.nbd.secret import inherited
 
 EXPORT = "disk"
 """Export name that ``serve`` uses."""
 _GREETING_S: Final = 1.0
-_SECRET: Final = f"secret,id=key,file={tool.SECRET_PATH}"
+KEY: Final = "key"
+"""Id of QEMU's object that has an image's passphrase."""
+_SECRET: Final = f"secret,id={KEY},file={tool.SECRET_PATH}"
 
 
 @contextmanager
@@ -62,26 +64,22 @@ def serve(
         words += ["--allocation-depth"] if depth else []
         opened = None if passphrase else remote.opened(path, image_format, share=force_share)
         if opened is not None:
-            words += [*opened.words, opened.name]
+            image = [opened.name]
         elif force_share:
-            words += ["--image-opts", _shared(path, image_format)]
+            image = ["--image-opts", _shared(path, image_format)]
         elif passphrase:
-            words += [
-                *secret(Path(folder), passphrase),
-                "--image-opts",
-                _encrypted(path, image_format),
-            ]
+            image = ["--image-opts", _encrypted(path, image_format)]
         else:
-            words += ["--format", image_format, str(path)]
+            image = ["--format", image_format, str(path)]
         with tempfile.TemporaryFile() as errors:
             # setpriv makes the server die with this process, also when it is killed.
-            with nullcontext() if opened is None else opened.closed():
+            with inherited(KEY, passphrase) if opened is None else opened.secret() as (secret, descriptors):
                 server = subprocess.Popen(
-                    ["setpriv", "--pdeathsig", "KILL", *words],
+                    ["setpriv", "--pdeathsig", "KILL", *words, *secret, *image],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
-                    pass_fds=() if opened is None else opened.secret,
+                    pass_fds=descriptors,
                 )
             with _ended_after(server):
                 _await(server, at, str(path), errors)
@@ -143,7 +141,7 @@ def foreign(passphrase: bytes) -> str:
         "read-only": True,
     }
     if passphrase:
-        words["encrypt"] = {"format": "luks", "key-secret": "key"}
+        words["encrypt"] = {"format": "luks", "key-secret": KEY}
     return "json:" + msgspec.json.encode(words).decode()
 
 
@@ -198,18 +196,9 @@ def _greets(at: Path) -> bool:
             return False
 
 
-def secret(folder: Path, passphrase: bytes) -> list[str]:
-    """Return the option that passes a passphrase to a QEMU program under the id ``key``, by a file in ``folder``."""
-    file = folder / "passphrase"
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "wb") as written:
-        written.write(passphrase)
-    return ["--object", f"secret,id=key,file={file}"]
-
-
 def _encrypted(path: Path, image_format: str) -> str:
     name = str(path).replace(",", ",,")
-    return f"driver={image_format},file.driver=file,file.filename={name},encrypt.format=luks,encrypt.key-secret=key"
+    return f"driver={image_format},file.driver=file,file.filename={name},encrypt.format=luks,encrypt.key-secret={KEY}"
 
 
 def _shared(path: Path, image_format: str) -> str:
