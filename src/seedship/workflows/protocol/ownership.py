@@ -87,9 +87,8 @@ def replication_by_lineage(
     """Return the replication of this peer that has a lineage.
 
     Raises:
-        PeerUntrusted: There is none.
         Fenced: It was taken over.
-        Conflict: It was given up here.
+        Conflict: It was given up here, or there is none.
         SiteRestored: As for ``theirs``.
     """
     for row in catalog.replications.with_lineage(lineage):
@@ -103,7 +102,11 @@ def replication_by_lineage(
                     f"seedship replication abort {shlex.quote(row.vm_name)}, then create it anew",
                 )
             return theirs(replications, peer, row.id)
-    raise PeerUntrusted(peer.name, "it has no such lineage here")
+    raise Conflict(
+        "The replica",
+        "is not known at the destination, which has no such lineage",
+        "To replicate the VM again: `seedship replication abort VM`, then create it anew",
+    )
 
 
 def of_source(

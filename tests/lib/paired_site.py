@@ -1,0 +1,13 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python paired_site.py DATA DISKS SIZE``: the real daemon of a site of ``paired.Pair``."""
+
+import sys
+from pathlib import Path
+
+import fake_hypervisor
+from seedship import daemon
+
+if __name__ == "__main__":
+    data, folder, size = sys.argv[1:]
+    fake_hypervisor.Cuts(fake_hypervisor.Disks(Path(folder), int(size))).install()
+    daemon.serve(Path(data))
