@@ -24,7 +24,7 @@ SeedshipError
 │   ├── StaleCut, OutOfOrder, Fenced, ChangedMeanwhile, SecondWriter, ForeignCopy, OwnedElsewhere, HookVetoed,
 │   │   NotAdmitted, FencingFailed, BlocksMissing, OutcomeUnknown, SiteRestored, RejoinWaits, RejoinRefused
 ├── SiteError             this site's own daemon or setup                    exit 9
-│   ├── SiteUnreachable, SiteMissing, SiteFailed, Interrupted, PoolUnavailable
+│   ├── SiteUnreachable, SiteMissing, SiteFailed, Interrupted, PoolUnavailable, FolderSilent
 ├── LabError              two sites on one machine                           exit 10
 │   └── LabFailed
 ├── AccessError           not authenticated, or not allowed                  exit 11
@@ -138,7 +138,15 @@ from seedship.errors.request import (
     Usage,
     WrongSide,
 )
-from seedship.errors.site import Interrupted, PoolUnavailable, SiteError, SiteFailed, SiteMissing, SiteUnreachable
+from seedship.errors.site import (
+    FolderSilent,
+    Interrupted,
+    PoolUnavailable,
+    SiteError,
+    SiteFailed,
+    SiteMissing,
+    SiteUnreachable,
+)
 from seedship.errors.space import DestinationShort, NoSpace, PlainImageTooLarge, SetFull, SpaceError
 from seedship.errors.wait import (
     BecameOther,
@@ -177,6 +185,7 @@ __all__ = [
     "EndedFailed",
     "Fenced",
     "FencingFailed",
+    "FolderSilent",
     "Forbidden",
     "ForeignCopy",
     "ForeignDrive",

@@ -71,6 +71,22 @@ class Interrupted(SiteError):
 
 
 @dataclass(eq=False)
+class FolderSilent(SiteError):
+    """A file system does not answer, so nothing was changed."""
+
+    code: ClassVar[str] = "site.folder-silent"
+    message: ClassVar[str] = "{path} cannot be checked: the file system at {mount} has not answered for {seconds} s"
+    remedy: ClassVar[str] = (
+        "Bring its server or device back (`dmesg` names what the kernel waits for), then repeat the command"
+    )
+    retry: ClassVar[bool] = True
+
+    path: str
+    mount: str
+    seconds: int
+
+
+@dataclass(eq=False)
 class PoolUnavailable(SiteError):
     """The storage pool with a replica's images cannot be reached."""
 

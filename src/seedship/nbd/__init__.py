@@ -6,7 +6,7 @@ Door: ``Reader``, ``Writer``, ``PlacedWriter``, ``serve``, ``serve_foreign``, ``
 against real servers, working and faulty ones.
 """
 
-from seedship.nbd import image, remote
+from seedship.nbd import header, image, remote
 from seedship.nbd.export import FlushHidden, flush
 from seedship.nbd.handle import BASE_ALLOCATION, DEPTH, DIRTY, HOLE, ZERO, Extent, Reader, Writer
 from seedship.nbd.hashing import Hashes, data_ranges, hash_disk
@@ -31,6 +31,7 @@ __all__ = [
     "data_ranges",
     "flush",
     "hash_disk",
+    "header",
     "image",
     "is_obstructed",
     "is_open",

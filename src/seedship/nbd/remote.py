@@ -8,8 +8,6 @@ explicitly, and a secret is passed in memory (``seedship.nbd.secret``).
 from __future__ import annotations
 
 import json
-import os
-import struct
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -20,15 +18,9 @@ import msgspec
 from seedship.errors import NbdFailed
 from seedship.model import remote
 from seedship.model.remote import StorageAccess
+from seedship.nbd import header
 from seedship.nbd.secret import inherited
 
-_HEAD: Final = 104
-_MAGIC: Final = b"QFI\xfb"
-_LONGEST: Final = 1023
-"""Bytes of a base's name (QEMU, docs/interop/qcow2)."""
-_DEEPEST: Final = 64
-_FORMAT: Final = 0xE2792ACA
-"""Header extension that names the base's format."""
 _KEY: Final = "remote"
 """Id of QEMU's object that has the secret."""
 
@@ -47,6 +39,11 @@ _lookups: dict[str, Lookup] = {}
 def provide(site: str, lookup: Lookup) -> None:
     """Have a site's ``lookup`` asked how to log in to an image. It returns None where it does not know the image."""
     _lookups[site] = lookup
+
+
+def withdraw(site: str) -> None:
+    """Have a site's look-up not asked any more: the site has ended."""
+    _lookups.pop(site, None)
 
 
 class OpenedChain(msgspec.Struct, frozen=True):
@@ -97,43 +94,5 @@ def chain(path: Path, image_format: str | None) -> list[Path]:
     """Return an image and those that it is based on down to the remote one; empty if all of them are local."""
     if not remote.is_remote(path) and image_format != "qcow2":
         return []
-    layers = [path]
-    while not remote.is_remote(layers[-1]):
-        below = _base(layers[-1])
-        if below is None or len(layers) == _DEEPEST:
-            return []
-        layers.append(below)
-    return layers
-
-
-def _base(path: Path) -> Path | None:
-    """Return what a qcow2 image is based on, by its header alone; None if that is no qcow2 image and not remote."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD)
-            if len(head) < _HEAD or head[:4] != _MAGIC:
-                return None
-            version, at, length = struct.unpack_from(">IQI", head, 4)
-            if not at or length > _LONGEST:
-                return None
-            file.seek(at)
-            named = remote.canonical(os.fsdecode(file.read(length)))
-            if remote.is_remote(named):
-                return Path(named)
-            file.seek(struct.unpack_from(">I", head, 100)[0] if version >= 3 else 72)
-            base_format = _format(file.read(at))
-    except (OSError, struct.error):
-        return None
-    return path.parent / named if base_format == b"qcow2" and ":" not in named.partition("/")[0] else None
-
-
-def _format(extensions: bytes) -> bytes:
-    at = 0
-    while at + 8 <= len(extensions):
-        kind, length = struct.unpack_from(">II", extensions, at)
-        if not kind:
-            break
-        if kind == _FORMAT:
-            return extensions[at + 8 : at + 8 + length]
-        at += 8 + (length + 7) // 8 * 8
-    return b""
+    layers = [Path(name) for name, _ in header.chain_of(path, "qcow2")]
+    return layers if remote.is_remote(layers[-1]) else []

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Final
 
-from seedship.errors import SeedshipError
+from seedship.errors import FolderSilent, SeedshipError
 from seedship.model import lifecycle
 from seedship.observe.findings import HealthFinding
 from seedship.workflows import Context
@@ -26,7 +26,11 @@ def findings(context: Context) -> Iterator[HealthFinding]:
         if document.pool is not None and row.state not in lifecycle.ENDED
     }
     for name in sorted({name for name in (storage.pool, *storage.pools) if name} | used):
-        pool, obstacle = pool_obstacle(context, name)
+        try:
+            pool, obstacle = pool_obstacle(context, name)
+        except FolderSilent as error:
+            yield HealthFinding("pool", "fail", str(error), "No replica can be made in it", error.advice())
+            continue
         if obstacle is not None:
             yield HealthFinding("pool", "fail", obstacle.what, "No replica can be made in it", obstacle.clear)
         elif pool is not None and not pool.autostart:

@@ -8,6 +8,7 @@ shows that no defect ends a controller and that nothing runs twice.
 
 from __future__ import annotations
 
+from seedship.runtime.answering import answered, mount_of, mounts
 from seedship.runtime.backoff import Backoff
 from seedship.runtime.controller import Controller, Status
 from seedship.runtime.dispatcher import Dispatcher, Job
@@ -25,6 +26,9 @@ __all__ = [
     "Status",
     "Stopped",
     "Task",
+    "answered",
+    "mount_of",
+    "mounts",
     "spawn",
     "watching",
 ]

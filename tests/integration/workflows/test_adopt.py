@@ -39,8 +39,19 @@ def copy(site: Context, request: pytest.FixtureRequest) -> Path:
     return made
 
 
+def adoptable(site: Context, copy: Path) -> adoption.Adopted:
+    """The image, as that of a VM that returns."""
+    _, document = site.replications.destination(NAME)
+    return adoption.checked(site, NAME, "u", "b" * 32, document.disks, {"vda": str(copy)}, grow=True)
+
+
+@pytest.fixture(autouse=True)
+def no_vms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("seedship.hypervisor.inventory", lambda _: [])
+
+
 def test_an_old_disk_grows_with_the_vm(site: Context, copy: Path) -> None:
-    adoption.adopt_images(site, NAME, {"vda": str(copy)}, grow=True)
+    adoption.take_adopted(site, NAME, adoptable(site, copy))
     assert image.info(copy).virtual_size == 2 * BLOCK  # nothing is changed yet
     for _ in range(2):
         adoption.hash_adopted_images(site, NAME)
@@ -50,8 +61,7 @@ def test_an_old_disk_grows_with_the_vm(site: Context, copy: Path) -> None:
     assert len(site.paths.hashes(NAME, 0).read_bytes()) == 3 * 16
 
 
-def test_a_named_image_of_another_size_is_questioned(site: Context, copy: Path, monkeypatch) -> None:
-    monkeypatch.setattr("seedship.hypervisor.inventory", lambda _: [])
+def test_a_named_image_of_another_size_is_questioned(site: Context, copy: Path) -> None:
     kind = copy.suffix[1:]
     with pytest.raises(InvalidRequest) as error:
         adoption.adopt_images(site, NAME, {"vda": str(copy)})
@@ -65,4 +75,4 @@ def test_a_named_image_of_another_size_is_questioned(site: Context, copy: Path, 
 def test_a_larger_image_is_never_cut_short(site: Context, copy: Path) -> None:
     image.resize(copy, copy.suffix[1:], 4 * BLOCK)
     with pytest.raises(InvalidRequest, match="--shrink"):
-        adoption.adopt_images(site, NAME, {"vda": str(copy)}, grow=True)
+        adoptable(site, copy)

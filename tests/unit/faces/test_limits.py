@@ -101,6 +101,7 @@ CONSTANT = {
     "observe/sampler.py:_CALL_S": "one small call",
     "observe/webhooks.py:_LIMIT_S": "one request of at most a few KiB",
     "planner/width.py:SETTLE_S": "a period of measuring",
+    "runtime/answering.py:ANSWER_S": "a name, a status, a header or the names in one folder; no content of an image",
     "runtime/controller.py:_LONGEST_S": "a period",
     "runtime/registry.py:_STOP_S": "threads end; what they do is repeatable",
     "service/live_view.py:_LINK_S": "a period",

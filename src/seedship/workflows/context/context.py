@@ -77,6 +77,7 @@ class Context:
         self.interrupts.interrupt_all()
         self.wake.set()
         self.controllers.stop()
+        nbd.remote.withdraw(str(self.paths.data))
 
 
 def paths_of(data: Path, config: Config) -> Paths:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from seedship import link, store
 from seedship.errors import Conflict, Fenced, PeerUntrusted
+from seedship.runtime import answered
 from seedship.workflows import messages
 from seedship.workflows.context import Context, ReplicationStore
 from seedship.workflows.documents import DestinationDocument, SourceDocument
@@ -191,11 +192,12 @@ def insist_no_folder(context: Context, request: messages.Request, pool: Path | N
 
     Raises:
         Conflict: One has, also where its replication is not known any more.
+        FolderSilent: The file system of images does not answer.
     """
     if context.catalog.replications.some([request.replication]):
         return
     for root in {*context.paths.image_roots, *(() if pool is None else (pool,))}:
-        if any(root.glob(f"*-{request.replication[:_SHORT]}")):
+        if answered(root, lambda root=root: any(root.glob(f"*-{request.replication[:_SHORT]}"))):  # type: ignore[misc]
             raise _taken()
 
 

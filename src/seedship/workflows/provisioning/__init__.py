@@ -44,7 +44,15 @@ from seedship.workflows.provisioning.platform import (
     write_missing_platform,
     write_platform,
 )
-from seedship.workflows.provisioning.pools import ImagePlace, image_place, insist_images, insist_mounted, pool_obstacle
+from seedship.workflows.provisioning.pools import (
+    SILENT,
+    ImagePlace,
+    image_place,
+    insist_images,
+    insist_mounted,
+    pool_obstacle,
+    silent,
+)
 from seedship.workflows.provisioning.preflight import (
     built_definition,
     choose_place,
@@ -72,6 +80,7 @@ from seedship.workflows.provisioning.stability import stability_findings
 
 __all__ = [
     "PLATFORM_KIND",
+    "SILENT",
     "HostSurvey",
     "ImagePlace",
     "Reservation",
@@ -124,6 +133,7 @@ __all__ = [
     "room_findings",
     "rule_findings",
     "rule_findings_for_definition",
+    "silent",
     "space_findings",
     "space_shortage",
     "stability_findings",

@@ -22,7 +22,7 @@ from typing import Final
 
 from seedship import clock, store
 from seedship.model import lifecycle
-from seedship.runtime import spawn
+from seedship.runtime import mount_of, mounts, spawn
 from seedship.workflows.context import Context
 from seedship.workflows.documents import DestinationDocument
 from seedship.workflows.provisioning.reserving import Reservation, Survey, reservation_of
@@ -31,7 +31,6 @@ MEASURED_S: Final = 60.0
 """Age up to which a measurement counts for a request that it lets through."""
 _PATIENCE_S: Final = 2.0
 """Seconds that a caller waits for file systems."""
-_MOUNTS: Final = Path("/proc/self/mountinfo")
 _Row = tuple[store.Replication, DestinationDocument]
 
 
@@ -101,7 +100,7 @@ class Holdings:
         with self._lock:
             measured, places, silent = dict(self._measured), dict(self._places), self._silent()
         held = []
-        mounts = _mount_points() if silent else []
+        points = mounts() if silent else {}
         for row, document in _rows(context):
             known = measured.get(row.id)
             if known is not None and known.document is document:
@@ -109,7 +108,7 @@ class Holdings:
             else:
                 survey = _Remembered(None if known is None else known.survey, places)
                 reservation = reservation_of(context, row, document, survey)
-            if silent and _mount_of(document.folder, mounts) in silent:
+            if silent and mount_of(document.folder, points) in silent:
                 reservation = replace(reservation, answers=False)
             held.append(reservation)
         return held
@@ -172,26 +171,16 @@ def _rows(context: Context) -> list[_Row]:
 
 def _by_mount(rows: Iterable[_Row]) -> dict[str, list[_Row]]:
     grouped: dict[str, list[_Row]] = {}
-    mounts: list[str] = []
+    points: dict[str, str] = {}
     for row, document in rows:
-        mounts = mounts or _mount_points()
-        grouped.setdefault(_mount_of(document.folder, mounts), []).append((row, document))
+        points = points or mounts()
+        grouped.setdefault(mount_of(document.folder, points), []).append((row, document))
     return grouped
-
-
-def _mount_points() -> list[str]:
-    """Return the mount points, longest first. The kernel answers without asking the file systems."""
-    points = [line.split()[4] for line in _MOUNTS.read_text().splitlines()]
-    return sorted(set(points), key=len, reverse=True)
-
-
-def _mount_of(folder: str, points: list[str]) -> str:
-    return next((point for point in points if folder == point or folder.startswith(f"{point.rstrip('/')}/")), "/")
 
 
 def _mounted(folder: Path) -> tuple[int, str]:
     """Return the device of a folder's mount, and the mount point, without asking the file system."""
-    mounts = {line.split()[4]: line.split()[2] for line in _MOUNTS.read_text().splitlines()}
-    point = _mount_of(str(folder), sorted(mounts, key=len, reverse=True))
-    major, _, minor = mounts.get(point, "0:0").partition(":")
+    known = mounts()
+    point = mount_of(folder, known)
+    major, _, minor = known.get(point, "0:0").partition(":")
     return os.makedev(int(major), int(minor)), point

@@ -15,14 +15,18 @@ import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from seedship import hypervisor, link, paths
-from seedship.errors import HypervisorError, PoolUnavailable
+from seedship.errors import FolderSilent, HypervisorError, PoolUnavailable
 from seedship.hypervisor import StoragePool
 from seedship.model import PreflightFinding, lifecycle
+from seedship.runtime import answered
 from seedship.workflows import messages
 from seedship.workflows.context import Context
 from seedship.workflows.documents import DestinationDocument, PoolPlace
+
+SILENT: Final = "there.storage-silent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +41,17 @@ class ImagePlace:
     """What keeps images from being made there."""
 
 
+def silent(error: FolderSilent) -> PreflightFinding:
+    """Return the finding of a file system that does not answer."""
+    return _finding(SILENT, str(error), error.advice())
+
+
 def image_place(context: Context, peer: link.Peer, request: messages.Request) -> ImagePlace:
-    """Return where the images of a requested replication are made. One of the peer that exists keeps its place."""
+    """Return where the images of a requested replication are made. One of the peer that exists keeps its place.
+
+    Raises:
+        FolderSilent: the file system there does not answer.
+    """
     rows = context.catalog.replications.some([request.replication])
     if any((row.role, row.peer) == ("destination", peer.site) for row in rows):
         _, document = context.replications.destination(request.replication)
@@ -48,7 +61,7 @@ def image_place(context: Context, peer: link.Peer, request: messages.Request) ->
     here = ImagePlace(context.paths.replica(request.vm_name, request.replication), plain)
     if not wanted:
         parent = context.config.replicas
-        if parent.is_dir():
+        if answered(parent, parent.is_dir):
             return here
         missing = _finding(
             "there.storage", f"{parent} does not exist there", f"mkdir --parents {shlex.quote(str(parent))}"
@@ -72,7 +85,7 @@ def image_place(context: Context, peer: link.Peer, request: messages.Request) ->
             f"Move it away there: `mv {shlex.quote(str(name))} {shlex.quote(str(name))}.old`",
         )
         for name in names
-        if os.path.lexists(name)
+        if answered(name, lambda name=name: os.path.lexists(name))  # type: ignore[misc]
     )
     return ImagePlace(folder, names, PoolPlace(pool.name, pool.kind, paths.mount_of(pool.path)), taken)
 
@@ -97,10 +110,13 @@ def pool_obstacle(
         there: Follows the names of places, for a peer: " there".
 
     Raises:
+        FolderSilent: the pool's file system does not answer.
         HypervisorError: libvirt does not answer.
     """
     pool = hypervisor.find_pool(context.host, name)
-    return pool, _obstacle(context, name, pool, there)
+    if pool is None:
+        return None, _obstacle(context, name, pool, there)
+    return pool, answered(pool.path, lambda: _obstacle(context, name, pool, there))
 
 
 def _obstacle(context: Context, name: str, pool: StoragePool | None, there: str) -> PreflightFinding | None:
@@ -204,8 +220,14 @@ def insist_images(vm: str, document: DestinationDocument, *, made: bool = True) 
         made: Its folder was made already.
 
     Raises:
+        FolderSilent: the file system does not answer.
         PoolUnavailable: the file system is not mounted, or the folder is gone.
     """
+    if document.pool is not None:
+        answered(document.folder, lambda: _insist_images(vm, document, made=made))
+
+
+def _insist_images(vm: str, document: DestinationDocument, *, made: bool) -> None:
     insist_mounted(vm, document)
     if (pool := document.pool) is None:
         return

@@ -14,6 +14,7 @@ from seedship import config, drives, hypervisor, link, nbd, store
 from seedship.config import Config
 from seedship.errors import (
     DefinitionRefused,
+    FolderSilent,
     HypervisorError,
     NbdFailed,
     NoSpace,
@@ -26,6 +27,7 @@ from seedship.model import PreflightFinding, lifecycle
 from seedship.model.networks import NetworkPlug
 from seedship.model.remote import is_remote
 from seedship.model.text import printable
+from seedship.runtime import answered
 from seedship.units import MiB, format_size
 from seedship.workflows import messages
 from seedship.workflows.context import Context
@@ -204,7 +206,9 @@ def room_findings(
     rows = [row for row, _ in context.known.all()]
     findings = known_findings(rows, request)
     known = any(row.id == request.replication for row in rows)  # It has its share.
-    if not known and folder.parent.is_dir():
+    with suppress(FolderSilent):  # Another finding reports it.
+        known = known or not answered(folder.parent, folder.parent.is_dir)
+    if not known:
         findings += capacity.capacity_findings(context, peer.site, wanted, gathered)
     return findings
 

@@ -6,22 +6,24 @@ from __future__ import annotations
 import msgspec
 
 from seedship import link, segment, store
+from seedship.errors import FolderSilent
 from seedship.model import PreflightFinding, bounds
 from seedship.model.spec import Retention, field, value_of
 from seedship.workflows import documents, messages
 from seedship.workflows.context import Context
 from seedship.workflows.protocol import insist_new, insist_no_folder, insist_shipment, key_info
 from seedship.workflows.provisioning import (
+    SILENT,
     ImagePlace,
     admission,
     built_definition,
-    given_up_images,
     image_place,
     request_findings,
     requested_document,
     reservation_for,
     room_findings,
     rule_findings,
+    silent,
     store_platform,
     survey,
 )
@@ -37,16 +39,25 @@ def accept_replication(context: Context, peer: link.Peer, request: messages.Requ
     if not request.probe:
         insist_new(context, peer, request)
     # libvirt and the images may be slow: they are asked before the lock is taken that all requests need.
-    place = image_place(context, peer, request)
-    folder, names = place.folder, place.names
-    if not request.probe:
-        insist_no_folder(context, request, None if place.pool is None else folder.parent)
+    try:
+        place = image_place(context, peer, request)
+        folder, names = place.folder, place.names
+        if not request.probe:
+            insist_no_folder(context, request, None if place.pool is None else folder.parent)
+    except FolderSilent as error:
+        return messages.Accepted((silent(error),))
     findings = [*place.findings, *request_findings(context, peer, request, folder, names)]
+    adopted: adoption.Adopted | None = None
+    if request.home and not any(finding.code.startswith("there.no-home") for finding in findings):
+        adopted, more = adoption.left_here(context, peer.site, request)
+        findings += more
+    if any(finding.code == SILENT for finding in findings):
+        return messages.Accepted(tuple(findings[: bounds.FINDINGS]))
     wanted = reservation_for(context, peer.site, request, folder, names)
     gathered = survey(context, peer.site, wanted)
     with admission(context):  # Checking that it is new and that there is room, and creating it, must be one step.
         findings += room_findings(context, peer, request, folder, wanted, gathered)
-        return _accept(context, peer, request, place, list(dict.fromkeys(findings)))
+        return _accept(context, peer, request, place, list(dict.fromkeys(findings)), adopted)
 
 
 def _accept(
@@ -55,6 +66,7 @@ def _accept(
     request: messages.Request,
     place: ImagePlace,
     results: list[PreflightFinding],
+    adopted: adoption.Adopted | None,
 ) -> messages.Accepted:
     if not request.probe:
         insist_new(context, peer, request)
@@ -68,8 +80,8 @@ def _accept(
     if context.catalog.replications.some([request.replication]):
         _, existing = context.replications.of_peer(peer, request.replication)
         store_platform(context.paths, request)
-        if request.home and not existing.adopted and existing.book.seed == "absent":
-            _adopt_old_disks(context, peer, request)
+        if adopted is not None and not existing.adopted and existing.book.seed == "absent":
+            adoption.take_adopted(context, request.replication, adopted)
         return messages.Accepted(tuple(results[: bounds.FINDINGS]), pool=pool)
     keys = []
     for purpose, wrapped in (
@@ -82,6 +94,8 @@ def _accept(
         keys.append(store.StoredKey(key.key_id, request.replication, kept, key.secret))
     requested = requested_document(request, place.folder, place.names, place.pool)
     document = msgspec.structs.replace(requested, keep=_retention(request))
+    if adopted is not None:
+        document = adoption.with_adopted(document, adopted)
     if place.pool is not None:
         context.paths.remember_pool(place.folder.parent, place.pool.name)
     row = store.Replication(
@@ -106,8 +120,6 @@ def _accept(
         ),
     )
     store_platform(context.paths, request)
-    if request.home:
-        _adopt_old_disks(context, peer, request)
     return messages.Accepted(tuple(results[: bounds.FINDINGS]), pool=pool)
 
 
@@ -116,13 +128,3 @@ def _retention(request: messages.Request) -> Retention:
         retention: Retention = value_of(field("retention"), Retention(rule=request.keep_rule))
         return retention
     return Retention(request.keep_count, request.keep_seconds)
-
-
-def _adopt_old_disks(context: Context, peer: link.Peer, request: messages.Request) -> None:
-    """Make the disks that the VM left here the seed of its return. A disk that grew at the peer grows here.
-
-    A disk that was left out, or was detached at the peer since, stays as it is.
-    """
-    old = given_up_images(context.catalog, context.host, request.vm_uuid, peer.site)
-    images = {disk.target: old[disk.target] for disk in request.disks if disk.target in old}
-    adoption.adopt_images(context, request.replication, images, grow=True)

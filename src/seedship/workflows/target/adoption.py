@@ -11,37 +11,52 @@ import shlex
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from seedship import durable, hypervisor, nbd, store
-from seedship.errors import Conflict, InvalidRequest
+from seedship.errors import Conflict, FolderSilent, HypervisorError, InvalidRequest
 from seedship.hypervisor import Vm
-from seedship.model import DiskSpec, lifecycle
+from seedship.model import DiskSpec, PreflightFinding, lifecycle
+from seedship.model.text import printable
 from seedship.replica import Replica
-from seedship.runtime import Stopped
+from seedship.runtime import Stopped, answered
 from seedship.workflows import messages
 from seedship.workflows.context import Context
+from seedship.workflows.documents import DestinationDocument
+from seedship.workflows.host import Identity, identity_of, insist_free_device, user_of
 from seedship.workflows.protocol import Theirs
-from seedship.workflows.provisioning import insist_images, is_given_up_here, take_replica_folder
+from seedship.workflows.provisioning import (
+    given_up_images,
+    insist_images,
+    is_given_up_here,
+    silent,
+    take_replica_folder,
+)
 from seedship.workflows.target import replica_files
 
 
-def adopt_images(context: Context, replication: str, images: Mapping[str, str], *, grow: bool = False) -> None:
+class Adopted(NamedTuple):
+    """Images that become a replica, in the order of its disks."""
+
+    disks: tuple[DiskSpec, ...]
+    names: tuple[str, ...]
+
+
+def adopt_images(context: Context, replication: str, images: Mapping[str, str]) -> None:
     """Choose images as the replica. Only the catalog is changed.
 
     Args:
         images: Path of the image for each disk, by target.
-        grow: Accept images that are smaller than the disks, and grow them before they are hashed. Only for images
-            that are known to be the VM's: where an operator names them, a wrong size reveals a wrong image.
 
     Raises:
         Conflict: the seed is under way already, or an image is in use.
-        HypervisorUnreachable: libvirt does not answer, so it is not known which images are in use.
+        FolderSilent: a file system does not answer, so it is not known which images are in use.
+        HypervisorUnreachable: libvirt does not answer, so neither is it.
         InvalidRequest: an image cannot be the disk.
     """
-    replications = context.replications
-    row, document = replications.destination(replication)
+    row, document = context.replications.destination(replication)
     if document.book.seed != "absent" or document.parts or document.adopted:
         raise Conflict(
             f"The replication of {row.vm_name}",
@@ -51,49 +66,101 @@ def adopt_images(context: Context, replication: str, images: Mapping[str, str], 
     if set(images) != {spec.target for spec in document.disks}:
         names = ", ".join(spec.target for spec in document.disks)
         raise InvalidRequest("--disk", f"an image is needed for each of {names}")
-    specs, names_ = [], []
-    vms = [] if grow else hypervisor.inventory(context.host)
-    for spec in document.disks:
-        path = Path(images[spec.target])
-        specs.append(_adoptable(spec, path, grow=grow))
-        _insist_unused(context, row, path, vms)
-        names_.append(str(path))
-    replications.change_destination(
-        replication,
-        lambda d: msgspec.structs.replace(d, disks=tuple(specs), names=tuple(names_), adopted="chosen", problem=None),
-    )
+    take_adopted(context, replication, checked(context, row.id, row.vm_uuid, row.peer, document.disks, images))
 
 
-def _insist_unused(context: Context, row: store.Replication, path: Path, vms: Sequence[Vm]) -> None:
-    """Check that an image is no other replica's or clone's, nor a VM's.
+def take_adopted(context: Context, replication: str, adopted: Adopted) -> None:
+    """Record images that were checked as those of a replication that exists."""
+    context.replications.change_destination(replication, lambda d: with_adopted(d, adopted))
+
+
+def with_adopted(document: DestinationDocument, adopted: Adopted) -> DestinationDocument:
+    """Return a document whose replica are these images."""
+    disks, names = adopted
+    return msgspec.structs.replace(document, disks=disks, names=names, adopted="chosen", problem=None)
+
+
+def left_here(
+    context: Context, peer: str, request: messages.Request
+) -> tuple[Adopted | None, tuple[PreflightFinding, ...]]:
+    """Return the disks that a VM left here when it was given up, as the seed of its return, or what is against it.
+
+    A disk that grew at the peer grows here, before it is hashed. A disk that was left out, or was detached at the peer
+    since, stays as it is. Nothing is changed.
+    """
+    try:
+        old = given_up_images(context.catalog, context.host, request.vm_uuid, peer)
+        images = {disk.target: old[disk.target] for disk in request.disks if disk.target in old}
+        if len(images) < len(request.disks):
+            return None, ()  # Another finding says which.
+        old_disks = checked(context, request.replication, request.vm_uuid, peer, request.disks, images, grow=True)
+    except FolderSilent as error:
+        return None, (silent(error),)
+    except (Conflict, HypervisorError, InvalidRequest) as error:
+        return None, (PreflightFinding("there.no-home-image", True, printable(str(error)), printable(error.advice())),)
+    return old_disks, ()
+
+
+def checked(
+    context: Context,
+    replication: str,
+    vm: str,
+    peer: str,
+    disks: Sequence[DiskSpec],
+    images: Mapping[str, str],
+    *,
+    grow: bool = False,
+) -> Adopted:
+    """Check images of a VM's disks, and return them as disks of its replica.
 
     Args:
-        vms: VMs of this host whose images are refused, except those that the VM left here when it was given up.
+        grow: Accept images that are smaller than the disks. Only for images that are known to be the VM's: where an
+            operator names them, a wrong size reveals a wrong image.
+
+    Raises: as ``adopt_images``.
+    """
+    vms = [
+        other
+        for other in hypervisor.inventory(context.host)
+        if other.uuid != vm or not is_given_up_here(context.catalog, context.host, vm, peer)
+    ]
+    specs, names = [], []
+    for spec in disks:
+        path = Path(images[spec.target])
+        specs.append(answered(path, lambda spec=spec, path=path: _adoptable(spec, path, grow=grow)))  # type: ignore[misc]
+        _insist_unused(context, replication, path, vms)
+        names.append(str(path))
+    if len({identity_of(name) for name in names}) < len(names):
+        raise InvalidRequest("--disk", "two disks cannot have one image")
+    return Adopted(tuple(specs), tuple(names))
+
+
+def _insist_unused(context: Context, replication: str, path: Path, vms: Sequence[Vm]) -> None:
+    """Check that an image is no other replica's or clone's, nor one of these VMs'.
 
     Raises:
         Conflict: it is.
     """
-    real = Path(os.path.realpath(path))
+    real = Path(answered(path, lambda: os.path.realpath(path)))
+    identity = identity_of(path)
     for other, document in context.known.destinations():
         ended = other.state in lifecycle.ENDED and (document.clean or other.state == "done")
-        inside = real.is_relative_to(os.path.realpath(document.folder))
+        folder = Path(document.folder)
+        inside = real.is_relative_to(answered(folder, lambda folder=folder: os.path.realpath(folder)))  # type: ignore[misc]
         based = inside and any(not clone.full for clone in document.clones)
-        if other.id != row.id and (based or (inside and not ended)):
+        if other.id != replication and (based or (inside and not ended)):
             raise _taken(path, f"the replication of {other.vm_name}")
     for other_id, image_path in replica_files.named_images(context.known):
-        if other_id != row.id and Path(os.path.realpath(image_path)) == real and _is_live(context, other_id, real):
+        if other_id != replication and identity_of(image_path) == identity and _is_live(context, other_id, identity):
             raise _taken(path, f"the replication {other_id[:8]} or a clone of it")
-    for vm in vms:
-        if vm.uuid == row.vm_uuid and is_given_up_here(context.catalog, context.host, vm.uuid, row.peer):
-            continue
-        if any(os.path.realpath(layer.path) == str(real) for disk in vm.disks for layer in disk.chain):
-            raise _taken(path, f"the VM {vm.name}")
+    if (user := user_of(vms, path)) is not None:
+        raise _taken(path, f"the VM {user.name}")
 
 
-def _is_live(context: Context, replication: str, real: Path) -> bool:
+def _is_live(context: Context, replication: str, identity: Identity) -> bool:
     """Whether an image is a clone's, or one of a replica whose VM was not taken over."""
     row, document = context.replications.destination(replication)
-    return row.state != "done" or all(os.path.realpath(Path(document.folder, n)) != str(real) for n in document.names)
+    return row.state != "done" or all(identity_of(Path(document.folder, n)) != identity for n in document.names)
 
 
 def _taken(path: Path, user: str) -> Conflict:
@@ -103,6 +170,8 @@ def _taken(path: Path, user: str) -> Conflict:
 def _adoptable(spec: DiskSpec, path: Path, *, grow: bool) -> DiskSpec:
     if not path.is_absolute() or not path.exists():
         raise InvalidRequest(spec.target, f"there is no {path}")
+    if path.is_block_device():
+        insist_free_device(path)
     # A copy of a raw disk begins with whatever its guest wrote there: qemu-img would follow any path in it.
     kind, elsewhere = ("raw", False) if path.is_block_device() else nbd.image.read_header(path)
     if elsewhere:
