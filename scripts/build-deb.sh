@@ -5,7 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(build-essential debhelper po-debconf fakeroot python3-venv python3-libvirt python3-libnbd)
+packages=(build-essential debhelper po-debconf fakeroot python3-venv python3-libvirt python3-libnbd
+    nbdkit-plugin-dev libisal-dev zlib1g-dev)
 bash scripts/apt-install.sh "${packages[@]}"
 
 # The package holds what pip installed for this system's Python, so it is for this release of Debian only: the release is
@@ -15,9 +16,10 @@ version="$(dpkg-parsechangelog -S Version)+deb${VERSION_ID}"
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 mkdir "$scratch/seedship"
-cp -a debian src docs pyproject.toml README.md LICENSE CHANGELOG.md "$scratch/seedship/"
+cp -a debian src docs pyproject.toml hatch_build.py README.md LICENSE CHANGELOG.md "$scratch/seedship/"
 sed -i "1s/(.*) [a-z]*;/($version) $VERSION_CODENAME;/" "$scratch/seedship/debian/changelog"
 find "$scratch" -name __pycache__ -prune -exec rm -rf {} +
+rm -f "$scratch/seedship/src/seedship/tap/plugin.so"
 mkdir -p dist
 # The times of files in the package are those of its changelog's last entry, or of the last commit.
 SOURCE_DATE_EPOCH=$(git log -1 --format=%ct 2>/dev/null || dpkg-parsechangelog -S Timestamp)

@@ -9,7 +9,7 @@ packages=(
     qemu-system-x86 qemu-utils qemu-block-extra libvirt-daemon-system libvirt-clients
     python3-libvirt python3-libnbd libnbd-bin python3-venv nbdkit nbdkit-plugin-python iproute2 e2fsprogs util-linux
     exfat-fuse exfatprogs ntfs-3g xfsprogs btrfs-progs
-    libisal2 gcc libc6-dev busybox-static cpio ovmf swtpm swtpm-tools chromium fonts-dejavu-core
+    libisal2 gcc libc6-dev libisal-dev zlib1g-dev nbdkit-plugin-dev busybox-static cpio ovmf swtpm swtpm-tools chromium fonts-dejavu-core
 )
 # QEMU's SPICE and QXL are a package of their own from Debian 13 on.
 [ "$(. /etc/os-release && echo "${VERSION_ID:-13}")" -lt 13 ] || packages+=(qemu-system-modules-spice)
@@ -24,7 +24,7 @@ fi
 
 # The system's python3 and its site packages: libvirt's and libnbd's bindings must be those that
 # belong to the host's C libraries, and Debian ships them for this interpreter only.
-stamp=".venv/.setup-$(sha256sum pyproject.toml scripts/requirements.txt scripts/setup.sh | sha256sum | cut -c1-16)"
+stamp=".venv/.setup-$(sha256sum pyproject.toml hatch_build.py src/seedship/tap/plugin.c scripts/requirements.txt scripts/setup.sh | sha256sum | cut -c1-16)"
 if [ ! -e "$stamp" ]; then
     echo "installing Python packages into .venv"
     [ -x .venv/bin/python ] || /usr/bin/python3 -m venv --system-site-packages .venv

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The only door to ISA-L's erasure codes (libisal2), through ctypes.
+"""The only door to ISA-L (libisal2), through ctypes: erasure codes, and CRC-32 at the speed of memory.
 
 Calls release the interpreter's lock.
 
-Functions and their argument orders are those of ISA-L's ``erasure_code.h`` (version 2.30). ISA-L
+Functions and their argument orders are those of ISA-L's ``erasure_code.h`` and ``crc.h`` (version 2.30). ISA-L
 checks nothing: it reads and writes as many bytes as its arguments say. So every length and number
 is compared with the buffers here, in one place, whatever the caller has checked before.
 """
@@ -40,6 +40,8 @@ def _library() -> Any:
     library.ec_encode_data_update.argtypes = (*[number] * 4, *[pointer] * 3)
     for function in ("gf_gen_cauchy1_matrix", "ec_init_tables", "ec_encode_data_update"):
         getattr(library, function).restype = None
+    library.crc32_gzip_refl.argtypes = (ctypes.c_uint32, pointer, ctypes.c_uint64)
+    library.crc32_gzip_refl.restype = ctypes.c_uint32
     return library
 
 
@@ -105,6 +107,17 @@ def update(k: int, made: Any, column: int, data: Bytes, outputs: Sequence[bytear
     _library().ec_encode_data_update(length, k, len(targets), column, made, address, pointers)
 
 
+def crc32(data: bytes, start: int, end: int) -> int:
+    """Return the CRC-32 of ``data[start:end]``, the same as ``zlib.crc32``, without a copy of it.
+
+    Raises:
+        ValueError: ``data`` is shorter.
+    """
+    _check(0 <= start <= end <= len(data), "a range outside its bytes")
+    address = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
+    return int(_library().crc32_gzip_refl(0, address + start, end - start))
+
+
 def _check(holds: bool, why: str) -> None:
     if not holds:
-        raise ValueError(f"the stripe's code refuses {why}")
+        raise ValueError(f"ISA-L is not called with {why}")

@@ -3,10 +3,11 @@
 
 Public interface: ``start``, ``find`` and ``TapProcess`` (the process that takes the writes), ``Tail`` and
 ``SpoolRecord`` (its log), ``condense`` (the disk content after a range of the log). One nbdkit process per VM runs
-``plugin``. It outlives this site's daemon, and ``supervisor`` ends it when it hangs.
+``plugin.c``, or its twin ``plugin.py`` where that was not compiled. It outlives this site's daemon, and
+``supervisor`` ends it when it hangs.
 
-Only the standard library is used here: nbdkit runs the system's Python. ``tests/integration/tap`` writes through it
-and compares its log with plain disks.
+Only the standard library and ISA-L are used here: nbdkit runs the system's Python. ``tests/integration/tap`` writes
+through both plugins and compares their logs with plain disks.
 """
 
 from seedship.tap.condense import CondensedRun, condense

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The nbdkit plugin: logs the guest's writes in the spool, and in synchronous mode holds each until it is safe.
+"""The nbdkit plugin in Python: logs the guest's writes, and in synchronous mode holds each until it is safe.
+
+The twin of ``plugin.c``, which is used where it was built. A rule that changes here changes there.
 
 A write completes when it is in the log. In synchronous mode, it completes when the daemon reports that it is
 durable at the other site, or after the timeout. After a timeout no write waits until the other site has caught up
@@ -86,7 +88,10 @@ class _Tap:
         return seq
 
     def call(self) -> None:
-        """Wake the daemon, which also polls by itself."""
+        """Wake the daemon if it listens; it also polls by itself."""
+        if not self.state.listening:
+            return
+        self.state.listening = 0
         try:
             self.outbox.sendto(b"w", settings["outbox"])
         except OSError:
@@ -240,6 +245,9 @@ def pread(disk: int, buffer: bytearray, offset: int, flags: int) -> None:
 
 def pwrite(disk: int, buffer: bytearray, offset: int, flags: int) -> None:
     assert tap is not None
+    if len(buffer) > LARGEST:
+        nbdkit.set_error(errno.EINVAL)
+        raise builtins.ValueError("longer than any write that was offered")
     tap.take(Kind.DATA, disk, offset, len(buffer), buffer)  # type: ignore[arg-type]
 
 

@@ -72,13 +72,16 @@ class TapProcess:
             return words[self.state.dead]
         return "its process ended" if not self.alive else "it hangs"
 
-    def wait(self, limit: float) -> None:
-        """Return when the tap reports new records, or after ``limit`` seconds."""
+    def wait(self, limit: float, after: int) -> None:
+        """Return when the log has records after number ``after``, or after ``limit`` seconds."""
         if self._inbox is None:
             path = self.sockets / "daemon.sock"
             path.unlink(missing_ok=True)
             self._inbox = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             self._inbox.bind(str(path))
+        self.state.listening = 1
+        if self.state.appended > after:
+            return
         if select.select([self._inbox], [], [], limit)[0]:
             with suppress(BlockingIOError):
                 while True:
@@ -135,16 +138,33 @@ class TapProcess:
             out.sendto(b"a", str(self.sockets / "tap.sock"))
 
 
-def start(folder: Path, sockets: Path, disks: Mapping[str, int], *, limit: int, timeout: float) -> TapProcess:
+def plugin() -> Path:
+    """Return the plugin that nbdkit loads: the compiled one, or where that was not built its twin in Python."""
+    here = Path(__file__)
+    compiled = here.with_name("plugin.so")
+    return compiled if compiled.exists() else here.with_name("plugin.py")
+
+
+def start(
+    folder: Path,
+    sockets: Path,
+    disks: Mapping[str, int],
+    *,
+    limit: int,
+    timeout: float,
+    served_by: Path | None = None,
+) -> TapProcess:
     """Start a tap for disks of these sizes (bytes by target), numbered in their order.
 
     Args:
         limit: Maximum bytes of its spool.
         timeout: Maximum seconds that a write waits in synchronous mode.
+        served_by: The plugin; by default ``plugin()``.
 
     Raises:
         TapFailed: it does not start.
     """
+    served_by = served_by or plugin()
     (folder / "spool").mkdir(parents=True)
     sockets.mkdir(mode=0o770, exist_ok=True)
     owner = sockets.parent.stat()
@@ -161,8 +181,8 @@ def start(folder: Path, sockets: Path, disks: Mapping[str, int], *, limit: int, 
         "32",
         "--unix",
         str(sockets / "nbd.sock"),
-        "python",
-        str(Path(__file__).with_name("plugin.py")),
+        *(["python"] if served_by.suffix == ".py" else []),
+        str(served_by),
         f"disks={names}",
         f"board={folder / 'board'}",
         f"spool={folder / 'spool'}",

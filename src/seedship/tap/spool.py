@@ -28,6 +28,8 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
+from seedship.native import isal
+
 HEAD: Final = struct.Struct("<4sIQQIHBB")
 _MAGIC: Final = b"TAPR"
 FILE_BYTES: Final = 8 << 20
@@ -153,7 +155,7 @@ class Tail:
             end = at + HEAD.size + (length if kind == Kind.DATA else 0)
             if magic != _MAGIC or end > len(chunk):
                 break
-            if zlib.crc32(chunk[at + 8 : end]) != crc:
+            if isal.crc32(chunk, at + 8, end) != crc:
                 break  # Being written, or torn: it never counted.
             if seq > self.seq:
                 data = chunk[at + HEAD.size : end]

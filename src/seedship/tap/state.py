@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Numbers that a tap, its supervisor and the daemon share: one small file, mapped by each.
 
-Every number has one writer, and is written as 8 aligned bytes at once. A reader may therefore see an old value, but
-never a torn one.
+Every number but ``listening`` has one writer, and is written as 8 aligned bytes at once. A reader may therefore see
+an old value, but never a torn one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _U64: Final = struct.Struct("<Q")
 _SIZE: Final = 128
 _FIELDS: Final = (
     "beat", "appended", "bytes", "ready", "end", "dead", "synchronous", "falls",  # the tap's
-    "acked", "trimmed", "mirror", "marks",  # the daemon's
+    "acked", "trimmed", "mirror", "marks", "listening",  # the daemon's
 )  # fmt: skip
 
 ALIVE, FULL, FAILED, ENDED = range(4)
@@ -34,7 +34,7 @@ class SharedNumbers:
     marks; 0: not there. ``dead``: see ``ALIVE``. ``synchronous``: 1 while writes wait. ``falls``:
     how often they did not wait any longer. ``acked``: number of the last record that is durable at
     the other site; ``trimmed``: bytes deleted. ``mirror``: 1 if writes shall wait. ``marks``: see
-    ``MARK_READY``.
+    ``MARK_READY``. ``listening``: 1 while the daemon waits for news; the tap sets it to 0 when it sends them.
     """
 
     beat: int
@@ -49,6 +49,7 @@ class SharedNumbers:
     trimmed: int
     mirror: int
     marks: int
+    listening: int
 
     def __init__(self, path: Path) -> None:
         """Map the file at ``path``; it is created with zeros if it does not exist."""

@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import nbd as libnbd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,8 @@ import processes
 from seedship import clock, tap
 from seedship.errors import NbdFailed, TapFailed
 from seedship.nbd import Writer
-from seedship.tap.state import FULL, MARK_END, MARK_READY
+from seedship.tap.process import plugin
+from seedship.tap.state import FAILED, FULL, MARK_END, MARK_READY
 from seedship.tap.supervisor import PATIENCE_S
 
 KB = 1024
@@ -24,13 +26,15 @@ MB = 1024 * KB
 SIZES = {"vda": 8 * MB, "vdb": 4 * MB}
 
 
-@pytest.fixture
-def start(tmp_path):
+@pytest.fixture(params=["plugin.so", "plugin.py"])
+def start(request, tmp_path):
     made: list[tap.TapProcess] = []
+    by = Path(tap.__file__).with_name(request.param)
 
     def begin(limit=64 * MB, timeout=2.0):
         sockets = tmp_path / f"sockets-{len(made)}"
-        made.append(tap.start(tmp_path / f"tap-{len(made)}", sockets, SIZES, limit=limit, timeout=timeout))
+        folder = tmp_path / f"tap-{len(made)}"
+        made.append(tap.start(folder, sockets, SIZES, limit=limit, timeout=timeout, served_by=by))
         return made[-1]
 
     yield begin
@@ -138,6 +142,50 @@ def test_what_is_acknowledged_makes_room(start):
     assert len(list(found.spool.glob("*.log"))) <= 3
 
 
+def test_the_daemon_is_woken_only_while_it_listens(start):
+    found = start()
+    found.wait(0, 0)  # binds its socket; from here on it listens
+    with Writer(found.socket, "vda") as writer:
+        writer.write(b"a" * 512, 0)
+        clock.wait_until(lambda: not found.state.listening, 5, "the call")
+        writer.write(b"b" * 512, 0)
+        found.wait(10, 1)  # what came before anyone waited is seen at once
+        assert found.state.listening == 1
+        found.wait(0.1, 2)  # takes the call of the first write
+        later = threading.Timer(0.3, writer.write, (b"c" * 512, 0))
+        begun = clock.monotonic()
+        later.start()
+        found.wait(10, 2)
+        later.join()
+        assert 0.2 < clock.monotonic() - begun < 5
+        assert [r.seq for r in logged(found)] == [1, 2, 3]
+
+
+def test_a_write_that_is_longer_than_what_was_offered_is_refused(start):
+    found = start()
+    handle = libnbd.NBD()
+    handle.set_strict_mode(0)
+    handle.set_export_name("vda")
+    handle.connect_unix(found.socket)
+    with pytest.raises(libnbd.Error) as refused:
+        handle.pwrite(bytes(2 * MB), 0)
+    assert refused.value.errno == "EINVAL"
+    handle.pwrite(b"x" * MB, MB)
+    handle.shutdown()
+    assert found.healthy
+    assert [(r.offset, r.length) for r in logged(found)] == [(MB, MB)]
+
+
+def test_a_log_that_cannot_be_written_ends_the_tap(start):
+    found = start()
+    for number in range(2):  # where the next two files would begin
+        (found.spool / f"{1 + number:016d}.log").mkdir()
+    with Writer(found.socket, "vda") as writer, pytest.raises(NbdFailed):
+        writer.write(b"x" * 512, 0)
+    assert found.state.dead == FAILED
+    assert "cannot be written" in found.reason
+
+
 def test_marks_are_in_the_order_of_the_writes(start):
     found = start()
     with Writer(found.socket, "vda") as writer:
@@ -207,6 +255,10 @@ def test_a_supervisor_leaves_a_tap_alone_that_is_well(start):
     begun = clock.monotonic()
     clock.wait_until(lambda: clock.monotonic() - begun > PATIENCE_S + 0.5, 10, "its patience")
     assert found.healthy
+
+
+def test_the_installation_has_the_compiled_plugin():
+    assert plugin().name == "plugin.so"
 
 
 def test_a_tap_outlives_the_process_that_started_it(tmp_path):

@@ -159,8 +159,10 @@ def judge(before: list[bytearray], now: list[bytearray], work: Sequence[Sequence
 class Source:
     """The tap, its writers, and the plain disks as the log has them."""
 
-    def __init__(self, folder: Path, limit: int) -> None:
-        self.tap = tap.start(folder / "tap", folder / "sockets", SIZES, limit=limit, timeout=2.0)
+    def __init__(self, folder: Path, limit: int, by: str) -> None:
+        served_by = Path(tap.__file__).with_name(by)
+        sockets = folder / "sockets"
+        self.tap = tap.start(folder / "tap", sockets, SIZES, limit=limit, timeout=2.0, served_by=served_by)
         self.records: list[tap.SpoolRecord] = []
         self.disks = [bytearray(size) for size in SIZES.values()]
         self.trimmed = 0
@@ -289,11 +291,11 @@ def deliver(rng: random.Random, folder: Path, records: Sequence[tap.SpoolRecord]
 STEPS = st.lists(st.sampled_from(["many", "one", "aligned", "settle", "trim"]), min_size=1, max_size=5)  # fmt: skip
 
 
-def live(steps: list[str], ends_by: str, seed: int) -> None:
+def live(steps: list[str], ends_by: str, seed: int, by: str) -> None:
     rng = random.Random(seed)
     with TemporaryDirectory() as name:
         folder = Path(name)
-        source = Source(folder, limit=(1 << 20) if ends_by == "full" else 64 << 20)
+        source = Source(folder, (1 << 20) if ends_by == "full" else 64 << 20, by)
         try:
             for step in steps:
                 if step == "settle":
@@ -327,6 +329,7 @@ def live(steps: list[str], ends_by: str, seed: int) -> None:
             deliver(rng, folder / "far", source.records, ready)
 
 
+BY = pytest.mark.parametrize("by", ["plugin.so", "plugin.py"])
 ENDS = pytest.mark.parametrize("ends_by", ["kill", "full", "mark"])
 FEW = settings(
     max_examples=3, deadline=None, phases=[Phase.explicit, Phase.generate],
@@ -335,18 +338,20 @@ FEW = settings(
 
 
 @pytest.mark.qemu
+@BY
 @ENDS
 @given(STEPS, st.integers(0, 2**32))
 @FEW
-def test_what_writers_saw_is_what_the_replica_holds(ends_by, steps, seed) -> None:
-    live(steps, ends_by, seed)
+def test_what_writers_saw_is_what_the_replica_holds(ends_by, by, steps, seed) -> None:
+    live(steps, ends_by, seed, by)
 
 
 @pytest.mark.qemu
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
+@BY
 @ENDS
 @given(STEPS, st.integers(0, 2**32))
 @settings(FEW, max_examples=100)
-def test_what_writers_saw_is_what_the_replica_holds_for_long(ends_by, steps, seed) -> None:
-    live(steps, ends_by, seed)
+def test_what_writers_saw_is_what_the_replica_holds_for_long(ends_by, by, steps, seed) -> None:
+    live(steps, ends_by, seed, by)
