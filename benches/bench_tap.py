@@ -79,7 +79,9 @@ def consume(folder: str, sockets: str) -> None:
 @contextmanager
 def tapped(folder: Path) -> Iterator[str]:
     """A tap, and what reads its log."""
-    made = tap.start(folder / "tap", folder / "sockets", {"vda": SIZE}, limit=LIMIT, timeout=2.0)
+    made = tap.start(
+        folder / "tap", folder / "sockets", {"vda": SIZE}, supervisor=folder / "watch", limit=LIMIT, timeout=2.0
+    )
     reader = multiprocessing.get_context("spawn").Process(target=consume, args=(str(made.folder), str(made.sockets)))
     reader.start()
     try:

@@ -13,6 +13,7 @@ deleted.
     <replicas>/<name>-<id>/memory-<id> memory of one instant
     <pool>/<name>-<id>-<disk>.<format> image of a replica or a clone in a storage pool: a volume of that pool
     <pool>/<name>-<id>/                the rest of it, with the list of those volumes
+    <data>/taps/                       socket and lock of the process that watches the taps
     <data>/pools.json                  folders of pools that were ever used
 
 Every path is made here, from ids that have the form of one: whatever else is given is an error, so
@@ -193,6 +194,11 @@ class Paths:
     def replication(self, replication: str) -> Path:
         """A replication's own files."""
         return self.data / "replications" / checked(replication)
+
+    @property
+    def taps(self) -> Path:
+        """Folder of the process that watches the taps."""
+        return self.data / "taps"
 
     def platform(self, replication: str, kind: str) -> Path:
         """The newest copy of what a VM's platform remembers."""

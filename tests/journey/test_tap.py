@@ -195,7 +195,9 @@ def test_every_prefix_of_the_log_is_one_instant_of_all_disks(lab, tmp_path):
         hypervisor.push_overlay(host, guest.name, overlays)
         watch.more(20)
         sizes = {target: size for target, _, size, _ in guest.plan.disks}
-        found = tap.start(tmp_path / "tap", outside / "tap", sizes, limit=1 << 30, timeout=2.0)
+        found = tap.start(
+            tmp_path / "tap", outside / "tap", sizes, supervisor=tmp_path / "watch", limit=1 << 30, timeout=2.0
+        )
         hypervisor.begin_mirrors(host, guest.name, dict.fromkeys(sizes, str(inside / "tap/nbd.sock")))
         clock.wait_until(lambda: set(hypervisor.running_mirrors(host, guest.name).values()) == {"ready"}, 30, "ready")
         found.mark(MARK_READY)

@@ -10,8 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ from seedship import clock
 from seedship.errors import TapFailed
 from seedship.tap import state as state_
 from seedship.tap.state import SharedNumbers
-from seedship.tap.supervisor import COMMAND, FACTS, PATIENCE_S, begun
+from seedship.tap.supervisor import COMMAND, FACTS, LOG, LONGEST, PATIENCE_S, SOCKET, begun
 
 _START_S: Final = 20.0
 _MARK_S: Final = 5.0
@@ -150,6 +150,7 @@ def start(
     sockets: Path,
     disks: Mapping[str, int],
     *,
+    supervisor: Path,
     limit: int,
     timeout: float,
     served_by: Path | None = None,
@@ -157,6 +158,7 @@ def start(
     """Start a tap for disks of these sizes (bytes by target), numbered in their order.
 
     Args:
+        supervisor: Private folder of the process that watches all taps; started if it does not run.
         limit: Maximum bytes of its spool.
         timeout: Maximum seconds that a write waits in synchronous mode.
         served_by: The plugin; by default ``plugin()``.
@@ -192,29 +194,16 @@ def start(
         f"outbox={sockets / 'daemon.sock'}",
     ]
     (folder / COMMAND).write_text(json.dumps(words))
-    watched = [sys.executable, "-c", _RUN, str(folder)]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    with open(folder / "tap.log", "wb") as log:
-        supervisor = subprocess.Popen(
-            watched,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=environment,
-            start_new_session=True,
-        )
-    _children.append(supervisor)
-    with suppress(TimeoutError):
-        clock.wait_until(lambda: (folder / FACTS).exists() or supervisor.poll() is not None, _START_S, "it")
+    why = _ask(supervisor, folder)
     tap = find(folder, sockets)
     if tap is None:
-        raise TapFailed((folder / "tap.log").read_text()[-300:].strip() or "it does not start")
+        raise TapFailed(why or "it does not start")
     socket_ = sockets / "nbd.sock"
     with suppress(TimeoutError):
         clock.wait_until(lambda: (socket_.exists() and tap.state.beat > 0) or not tap.alive, _START_S, "nbdkit")
     if not tap.healthy or not socket_.exists():
         tap.stop()
-        raise TapFailed((folder / "tap.log").read_text()[-300:].strip() or "it does not answer")
+        raise TapFailed((folder / LOG).read_text()[-300:].strip() or "it does not answer")
     with suppress(PermissionError):
         os.chown(socket_, owner.st_uid, owner.st_gid)
     socket_.chmod(0o660)
@@ -228,6 +217,58 @@ def find(folder: Path, sockets: Path) -> TapProcess | None:
     except (OSError, ValueError):
         return None
     return TapProcess(folder, sockets, int(facts["pid"]), str(facts["begun"]))
+
+
+def _ask(home: Path, folder: Path) -> str:
+    """Have the supervisor start a tap; returns why it did not. A supervisor that does not run is started."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    spawned: list[subprocess.Popen[bytes]] = []
+    answers: list[str] = []
+
+    def asked() -> bool:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as out:
+            out.settimeout(_START_S)
+            try:
+                with _reachable(home) as at:
+                    out.connect(at)
+                out.send(os.fsencode(folder))
+                answers.append(os.fsdecode(out.recv(LONGEST)))
+            except (ConnectionError, FileNotFoundError):
+                if not spawned or spawned[-1].poll() is not None:
+                    spawned.append(_spawn(home))
+                return False
+        return True
+
+    try:
+        clock.wait_until(asked, _START_S, "the supervisor", 0.02)
+    except OSError:  # The limits of time among them.
+        return "the process that watches the taps does not answer"
+    return answers[-1]
+
+
+@contextmanager
+def _reachable(home: Path) -> Iterator[str]:
+    """Provide a path of the supervisor's socket that is short enough for one."""
+    descriptor = os.open(home, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{SOCKET}"
+    finally:
+        os.close(descriptor)
+
+
+def _spawn(home: Path) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with open(home / "supervisor.log", "ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-c", _RUN, str(home)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+        )
+    _children.append(process)
+    return process
 
 
 def _reap() -> None:

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tap against plain disks: what is written through it, and what its log says."""
 
+import itertools
+import os
 import random
+import signal
 import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbd as libnbd
@@ -19,7 +23,7 @@ from seedship.errors import NbdFailed, TapFailed
 from seedship.nbd import Writer
 from seedship.tap.process import plugin
 from seedship.tap.state import FAILED, FULL, MARK_END, MARK_READY
-from seedship.tap.supervisor import PATIENCE_S
+from seedship.tap.supervisor import PATIENCE_S, begun
 
 KB = 1024
 MB = 1024 * KB
@@ -31,11 +35,16 @@ def start(request, tmp_path):
     made: list[tap.TapProcess] = []
     by = Path(tap.__file__).with_name(request.param)
 
+    numbers = itertools.count()
+
     def begin(limit=64 * MB, timeout=2.0):
-        sockets = tmp_path / f"sockets-{len(made)}"
-        folder = tmp_path / f"tap-{len(made)}"
-        made.append(tap.start(folder, sockets, SIZES, limit=limit, timeout=timeout, served_by=by))
-        return made[-1]
+        number = next(numbers)
+        sockets = tmp_path / f"sockets-{number}"
+        folder = tmp_path / f"tap-{number}"
+        watch = tmp_path / "watch"
+        found = tap.start(folder, sockets, SIZES, supervisor=watch, limit=limit, timeout=timeout, served_by=by)
+        made.append(found)
+        return found
 
     yield begin
     for one in made:
@@ -261,14 +270,47 @@ def test_the_installation_has_the_compiled_plugin():
     assert plugin().name == "plugin.so"
 
 
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_taps_share_a_supervisor_and_end_with_it(start):
+    first, second = start(), start()
+    supervisor = parent(first.pid)
+    assert parent(second.pid) == supervisor
+    first.stop()
+    assert second.healthy
+    os.kill(supervisor, signal.SIGKILL)  # of our own taps
+    clock.wait_until(lambda: not second.alive, 5, "the end of a tap that nobody watches")
+    third = start()
+    assert third.healthy
+    assert parent(third.pid) != supervisor
+
+
+def test_many_taps_that_start_at_once_have_one_supervisor(start):
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda _: start(), range(6)))
+    assert all(one.healthy for one in found)
+    assert len({parent(one.pid) for one in found}) == 1
+
+
+def test_a_supervisor_ends_after_the_last_tap(start):
+    found = start()
+    supervisor = parent(found.pid)
+    since = begun(supervisor)
+    found.stop()
+    clock.wait_until(lambda: begun(supervisor) != since, 15, "its end")
+    assert start().healthy
+
+
 def test_a_tap_outlives_the_process_that_started_it(tmp_path):
     script = (
         "import sys; from pathlib import Path; from seedship import tap;"
-        " t = tap.start(Path(sys.argv[1]), Path(sys.argv[2]), {'vda': 1 << 20}, limit=1 << 20,"
+        " t = tap.start(Path(sys.argv[1]), Path(sys.argv[2]), {'vda': 1 << 20}, supervisor=Path(sys.argv[3]), limit=1 << 20,"
         " timeout=1.0); import os; os._exit(0)"
     )
     folder, sockets = tmp_path / "tap", tmp_path / "s"
-    subprocess.run([sys.executable, "-c", script, folder, sockets], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script, folder, sockets, tmp_path / "watch"], check=True, timeout=60)
     found = tap.find(folder, sockets)
     assert found is not None
     try:
@@ -285,7 +327,7 @@ def test_a_tap_outlives_the_process_that_started_it(tmp_path):
 def test_one_that_cannot_start_says_why(tmp_path):
     sockets = tmp_path / ("long" * 30)
     with pytest.raises(TapFailed, match="path"):
-        tap.start(tmp_path / "tap", sockets, SIZES, limit=MB, timeout=1.0)
+        tap.start(tmp_path / "tap", sockets, SIZES, supervisor=tmp_path / "watch", limit=MB, timeout=1.0)
 
 
 RECORD = st.one_of(

@@ -162,7 +162,9 @@ class Source:
     def __init__(self, folder: Path, limit: int, by: str) -> None:
         served_by = Path(tap.__file__).with_name(by)
         sockets = folder / "sockets"
-        self.tap = tap.start(folder / "tap", sockets, SIZES, limit=limit, timeout=2.0, served_by=served_by)
+        self.tap = tap.start(
+            folder / "tap", sockets, SIZES, supervisor=folder / "watch", limit=limit, timeout=2.0, served_by=served_by
+        )
         self.records: list[tap.SpoolRecord] = []
         self.disks = [bytearray(size) for size in SIZES.values()]
         self.trimmed = 0

@@ -80,7 +80,14 @@ def mirrored(site: Context) -> str:
     site.paths.replication(row.id).mkdir(parents=True, exist_ok=True)
     sockets = site.paths.work(row.id) / mirroring.SOCKETS
     sockets.parent.mkdir(parents=True)
-    tap.start(mirroring.tap_folder(site.paths, row.id), sockets, {"vda": 1 << 20}, limit=1 << 24, timeout=1.0)
+    tap.start(
+        mirroring.tap_folder(site.paths, row.id),
+        sockets,
+        {"vda": 1 << 20},
+        supervisor=site.paths.taps,
+        limit=1 << 24,
+        timeout=1.0,
+    )
     return row.id
 
 

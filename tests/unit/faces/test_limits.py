@@ -35,6 +35,7 @@ PROGRESS = {
     "observe/controllers.py:_STUCK_S": "only reported",
     "observe/health.py:_STALLED_S": "only reported",
     "tap/plugin.py:STUCK_S": "one write; only reported",
+    "tap/supervisor.py:_ASKER_S": "a local process that has connected sends its one packet",
     "tap/supervisor.py:PATIENCE_S": "the tap's heartbeat, from a thread without I/O",
     "workflows/control/problems.py:STANDSTILL_S": "only reported",
     "workflows/source/epochs/verify.py:_APPLY_S": "the destination's numbers change",

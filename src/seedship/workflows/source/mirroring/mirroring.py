@@ -283,7 +283,7 @@ class _Shipper:
                 if ended:
                     return
                 if not records:
-                    self._tap.wait(_IDLE_S)
+                    self._tap.wait(_IDLE_S, tail.seq)
 
     def _trouble(self, error: PeerUnreachable | None) -> None:
         if error is not None:

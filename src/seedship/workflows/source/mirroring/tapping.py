@@ -164,6 +164,7 @@ def _mirror(context: Context, replication: str) -> None:
         folder,
         context.paths.work(replication) / mirroring.SOCKETS,
         document.numbered,
+        supervisor=context.paths.taps,
         limit=min(context.config.spool, room),
         timeout=document.spec.sync_timeout,
     )
