@@ -4,54 +4,38 @@
 Persons type at both: commands of seedship run in the process of the test, which is faster.
 """
 
-import functools
-import io
 import itertools
 import json
+import os
 import random
-import re
 import shlex
 import shutil
 import subprocess
 import sys
-from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import pytest
-import typer
-import typer.main
-
 import fake_hypervisor
+from person import Person
 from ports import free_ports
-from seedship import cli, clock, config
+from seedship import clock, config
 from seedship.client import SiteClient
 
 MIB = 1 << 20
 SIZE = 4 * MIB
-_get_command = typer.main.get_command
+HELD = {"SEEDSHIP_FAILPOINTS": "switchover.stopping=hold"}
+"""Nothing here can be switched over: an attempt is held before the VM would stop."""
 VMS = 40
 """Each test takes VMs of its own."""
 
 
-@functools.cache
-def _group(app: typer.Typer) -> Any:
-    """The parser of the command line, which is the same for each command."""
-    return _get_command(app)
-
-
-def printed(text: str) -> list[str]:
-    """The commands that a remedy names, as somebody copies them: between backticks, or from ``seedship`` to the end."""
-    quoted = [part for part in re.findall(r"`([^`]+)`", text) if " " in part]
-    bare = re.split(r"[;,.]? (?=seedship )|; |, (?:then|or|which|and) | \(", re.sub(r"`[^`]*`", "", text))
-    return quoted + [part.rstrip(".") for part in bare if part.startswith("seedship ")]
-
-
-class Site:
+class Site(Person):
     """One site, and somebody who types there what it says."""
 
     def __init__(self, folder: Path, name: str, disks: fake_hypervisor.Disks, vms: int) -> None:
-        self.name, self.data = name, folder / name
+        super().__init__(folder / name)
+        self.name = name
         self.replicas, self.port = folder / f"{name}-replicas", free_ports(1)
         self.replicas.mkdir()
         host = folder / f"{name}.xml"
@@ -67,6 +51,7 @@ class Site:
             config.HypervisorSection(f"test://{host}", socket=str(folder / "none"), work=str(folder / f"{name}-work")),
             config.StorageSection(str(self.replicas), reserve="16M"),
             api=config.ApiSection(""),
+            accept=config.AcceptSection(switchover="ask"),
         )
         config.create(self.data, made)
         self._words = [sys.executable, str(Path(__file__).parent / "paired_site.py"), str(self.data)]
@@ -75,7 +60,13 @@ class Site:
 
     def start(self) -> None:
         with (self.data / "log").open("ab") as output:
-            self._process = subprocess.Popen(self._words, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+            self._process = subprocess.Popen(
+                self._words,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **HELD, "SEEDSHIP_FAILPOINTS_ONCE": str(self.data)},
+            )
 
     def started(self) -> None:
         clock.wait_until(self._answers, 60, f"the daemon; {self.data / 'log'}", 0.05)
@@ -99,34 +90,6 @@ class Site:
         if self._process is not None:
             self._process.wait(60)
             self._process = None
-
-    def run(self, command: str) -> tuple[int, str, str]:
-        """Exit code, standard output and standard error of a command, as the shell reads it."""
-        words = shlex.split(command)
-        if words[0] != "seedship":
-            done = subprocess.run(["sh", "-ec", command], capture_output=True, text=True)
-            return done.returncode, done.stdout, done.stderr
-        out, errors = io.StringIO(), io.StringIO()
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", ["seedship", "--data", str(self.data), *words[1:]])
-            patch.setattr(typer.main, "get_command", _group)
-            with redirect_stdout(out), redirect_stderr(errors), pytest.raises(SystemExit) as ended:
-                cli.main()
-        return int(ended.value.code or 0), out.getvalue(), errors.getvalue()
-
-    def works(self, command: str) -> str:
-        code, out, errors = self.run(command)
-        assert code == 0, (command, out, errors)
-        return out
-
-    def refused(self, command: str) -> dict[str, Any]:
-        """The error that a command ends with."""
-        code, out, errors = self.run(f"{command} -o json")
-        assert code != 0, out
-        return dict(json.loads(errors.strip().splitlines()[-1]))
-
-    def json(self, command: str) -> Any:
-        return json.loads(self.works(f"{command} -o json"))
 
     def show(self, vm: str) -> dict[str, Any]:
         """As ``replication show -o json`` does."""
@@ -156,6 +119,17 @@ class Site:
 
         clock.wait_until(there, limit, code, 0.05)
         return found
+
+    def gate(self, limit: float = 60) -> Path:
+        """Wait until an attempt to switch over is held; it continues when this file is gone."""
+        path = self.data / "held-switchover.stopping"
+        clock.wait_until(path.exists, limit, "the attempt", 0.02)
+        return path
+
+    def events(self, vm: str, kind: str) -> list[dict[str, Any]]:
+        """What happened to a replication; several threads may ask."""
+        with SiteClient(self.data) as client:
+            return list(client.get("replications", vm, "events", kind=kind))
 
 
 class Pair:

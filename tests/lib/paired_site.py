@@ -5,9 +5,11 @@ import sys
 from pathlib import Path
 
 import fake_hypervisor
-from seedship import daemon
+from seedship import daemon, hypervisor
 
 if __name__ == "__main__":
     data, folder, size = sys.argv[1:]
-    fake_hypervisor.Cuts(fake_hypervisor.Disks(Path(folder), int(size))).install()
+    cuts = fake_hypervisor.Cuts(fake_hypervisor.Disks(Path(folder), int(size)))
+    cuts.install()
+    hypervisor.fixed_cpu = cuts.live_xml
     daemon.serve(Path(data))

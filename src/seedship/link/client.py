@@ -256,9 +256,12 @@ def named(peer: str, error: Any) -> SeedshipError:
     for key, value in error.trailing_metadata() or ():
         if key == wire.ERROR_KEY:
             try:
-                return wire.unpack_error(value)
+                answered = wire.unpack_error(value)
             except PeerRefused as malformed:
                 return malformed
+            if isinstance(answered, PeerUntrusted) and answered.peer == wire.UNKNOWN:
+                return PeerUntrusted(peer, "it does not know this site")
+            return answered
     if error.code() == grpc.StatusCode.UNAUTHENTICATED:
         return PeerUntrusted(peer, "it does not know this site")
     details = printable(str(error.details()))

@@ -326,7 +326,7 @@ def _admitted(peer: Peer | None, role: str) -> Peer:
         PeerRefused: The peer is paired in another role.
     """
     if peer is None:
-        raise PeerUntrusted("(unknown)", "its certificate is not pinned")
+        raise PeerUntrusted(wire.UNKNOWN, "its certificate is not pinned")
     if role and peer.role != role:
         raise PeerRefused(f"{peer.name} is paired as a {peer.role}, and may not ask for this")
     return peer

@@ -24,6 +24,8 @@ VERSIONS = (1,)
 SERVICE = "seedship.Link"
 ERROR_KEY = "seedship-error-bin"
 MAX_MESSAGE = 16 * 1024 * 1024
+UNKNOWN = "(unknown)"
+"""Stands for the name of a site that is not paired, in the errors that it gets."""
 OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE),
     ("grpc.max_send_message_length", MAX_MESSAGE),

@@ -217,7 +217,7 @@ def run_in(remedy: str) -> None:
         (12345, 0, 0o577, True),
     ],
 )
-@pytest.mark.remedy("hypervisor.access.opening: chmod …+… …")
+@pytest.mark.remedy("hypervisor.access.opening: chmod …+… …", "hypervisor.access.opening: chown …:… … && chmod u+rwx …")
 def test_the_remedy_of_a_closed_folder_opens_it(tmp_path: Path, owner: int, group: int, mode: int, write: bool) -> None:
     for parent in tmp_path.parents:
         if parent.name.startswith(("pytest-", "popen-")):

@@ -2,13 +2,16 @@
 """What is said about drives: the remedy is run as it is printed, and what was refused works then."""
 
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from paired import Pair, printed
+from paired import Pair
+from person import printed
 from seedship import clock
 from seedship.cli import waiting
+from seedship.client import SiteClient
 
 
 def quoted(path: Path) -> str:
@@ -80,3 +83,92 @@ def test_a_seed_that_is_written_is_followed_by_an_increment(pair: Pair) -> None:
     clock.wait_until(lambda: pair.b.run(f"seedship shipment import {quoted(drive)}")[0] == 0, 60, "the increment", 0.1)
     for site in pair.sites:
         site.until(vm, "in-sync")
+
+
+@pytest.mark.remedy("service.drive_set.usable_set: seedship drive init …")
+def test_a_drive_without_a_label_gets_one(pair: Pair) -> None:
+    vm, drive = pair.checked(), pair.drive(prepared=False)
+    seed = f"seedship replication seed {vm} --drive {quoted(drive)}"
+    (init,) = printed(pair.a.refused(seed)["remedy"])
+    pair.a.works(init)
+    pair.a.works(seed)
+    pair.a.until(vm, "shipped")
+
+
+@pytest.mark.remedy(
+    "errors.space.SetFull: seedship drive init PATH",
+    "errors.space.SetFull: seedship replication seed VM --drive PATH",
+    "workflows.documents.repeating: seedship replication seed … --drive PATH",
+)
+def test_drives_that_are_full_are_joined_by_another(pair: Pair) -> None:
+    vm, full, further = pair.checked(), pair.drive(size="1m"), pair.drive(prepared=False)
+    pair.fill(vm)
+    pair.a.works(f"seedship replication seed {vm} --drive {quoted(full)}")
+    problem = pair.a.problem(vm, "space.set-full")
+    init, seed, again = printed(problem["remedy"])
+    pair.a.works(named(init, further))
+    option = f" --drive {quoted(full)}"
+    pair.a.works(named(seed, further).replace("VM", vm) + option)
+    pair.a.until(vm, "shipped")
+    assert named(again, further) == named(seed, further).replace("VM", vm)
+    pair.b.works(f"seedship shipment import {quoted(full)} {quoted(further)}")
+    for site in pair.sites:
+        site.until(vm, "in-sync")
+
+
+@pytest.mark.remedy("errors.space.PlainImageTooLarge: seedship replication seed VM --drive PATH")
+def test_a_plain_image_that_does_not_fit_goes_onto_another_drive(pair: Pair) -> None:
+    vm = pair.checked("--format", "plain")
+    pair.fill(vm)
+    pair.a.works(f"seedship replication seed {vm} --drive {quoted(pair.drive(size='1m'))}")
+    problem = pair.a.problem(vm, "space.plain-image")
+    seed = printed(problem["remedy"])[1]
+    pair.a.works(named(seed, pair.drive()).replace("VM", vm))
+    pair.a.until(vm, "shipped")
+
+
+@pytest.mark.remedy("errors.media.DriveIncomplete: seedship replication seed VM")
+def test_a_drive_that_left_before_its_end_is_finished_first(pair: Pair) -> None:
+    """The export was held up by another drive, and somebody has brought this one already."""
+    vm, full, further = pair.checked(), pair.drive(size="1m"), pair.drive()
+    pair.fill(vm)
+    pair.a.works(f"seedship replication seed {vm} --drive {quoted(full)}")
+    pair.a.problem(vm, "space.set-full")
+    refusal = pair.b.refused(f"seedship shipment import {quoted(full)}")
+    assert refusal["code"] == "media.drive-incomplete"
+    (seed,) = printed(refusal["remedy"])
+    pair.a.works(f"{seed.replace('VM', vm)} --drive {quoted(full)} --drive {quoted(further)}")
+    pair.a.until(vm, "shipped")
+    pair.b.works(f"seedship shipment import {quoted(full)} {quoted(further)}")
+    for site in pair.sites:
+        site.until(vm, "in-sync")
+
+
+@pytest.mark.remedy("workflows.target.announcement._ended: seedship drive erase PATH")
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_drive_of_a_replica_that_was_given_up_is_erased(pair: Pair, forgotten: bool) -> None:
+    vm, (drive,) = pair.shipped(1, "--key-on-drive")
+    pair.b.works(f"seedship replication abort {vm} --confirm-source-lost {vm}")
+    clock.wait_until(lambda: pair.b.show(vm)["clean"], 60, "the end", 0.05)
+    if forgotten:
+        pair.b.works(f"seedship replication delete {vm}")
+    (erase,) = printed(pair.b.refused(f"seedship shipment import {quoted(drive)}")["remedy"])
+    pair.b.works(named(erase, drive) if forgotten else erase)
+    assert pair.b.json(f"seedship drive show {quoted(drive)}")["shipment"] == ""
+
+
+@pytest.mark.remedy("service.removal._at_source: seedship replication retry …")
+def test_an_export_whose_drive_was_ejected_continues(pair: Pair) -> None:
+    """It had stopped, as the drives were full. The drive is brought back with more room."""
+    vm, drive = pair.checked(), pair.drive(size="1m")
+    pair.fill(vm)
+    pair.a.works(f"seedship replication seed {vm} --drive {quoted(drive)}")
+    pair.a.problem(vm, "space.set-full")
+    released = pair.a.json(f"seedship drive show {quoted(drive)}")
+    assert released["shipment"]
+    with SiteClient(pair.a.data) as client:
+        (following,) = client.post("drives", "release", path=str(drive))["next"]
+    (retry,) = printed(following)
+    subprocess.run(["mount", "-o", "remount,size=32m", drive], check=True)
+    pair.a.works(retry)
+    pair.a.until(vm, "shipped")

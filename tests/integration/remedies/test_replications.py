@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from paired import Pair, Site, printed
+from paired import Pair, Site
+from person import printed
 from seedship import clock
 from seedship.cli import waiting
 

@@ -182,8 +182,8 @@ def _adoptable(spec: DiskSpec, path: Path, *, grow: bool) -> DiskSpec:
     size = image.virtual_size
     if size > spec.size or (size < spec.size and not (grow and not path.is_block_device())):
         how = (
-            f"qemu-img resize -f {image.format} "
-            f"{'--shrink ' if size > spec.size else ''}{shlex.quote(str(path))} {spec.size}"
+            f"`qemu-img resize -f {image.format} "
+            f"{'--shrink ' if size > spec.size else ''}{shlex.quote(str(path))} {spec.size}`"
         )
         why = f"If it is the right image, resize it first ({'extend the device' if path.is_block_device() else how})"
         raise InvalidRequest(spec.target, f"{path} has {size} bytes, the disk {spec.size}. {why}")

@@ -70,6 +70,11 @@ def check_drive(context: Context, replication: str, path: str) -> None:
             raise ForeignDrive(path, f"site {label.site[:8]}", f"site {peer.site[:8]}")
         parts = [part for part in document.parts if part.shipment == label.shipment]
         if not parts:
+            written = drives.cuts(volume, label.shipment)
+            if not written:
+                raise DriveIncomplete(path, "nothing of the export is on it")
+            for cut in written:
+                drives.read_manifest(volume, f"{label.shipment}/{cut}", peer.signing_public)
             raise Conflict(
                 "The seed",
                 "has not been announced by its source",
