@@ -10,6 +10,7 @@ import pytest
 from luks import make_image
 from seedship.hypervisor import Disk, ImageLayer, Vm, preflight
 from seedship.units import MiB
+from seedship.workflows.host import with_chains
 from seedship.workflows.provisioning.preflight import image_findings
 
 pytestmark = pytest.mark.qemu
@@ -30,7 +31,7 @@ def test_an_encrypted_image_below_the_first_one_is_said_while_the_vm_is_off(kind
     words = ["qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", str(base), "-F", kind, str(top), "4M"]
     subprocess.run(words, check=True)
     disk = Disk("vda", "disk", "file", "virtio", (ImageLayer(str(top), "qcow2"),), 4 * MiB)
-    (finding,) = image_findings(Vm("u", "web1", (disk,), "kvm", "q35", "", 0, state="shut-off"))
+    (finding,) = image_findings(with_chains(Vm("u", "web1", (disk,), "kvm", "q35", "", 0, state="shut-off")))
     assert (finding.code, finding.blocks) == ("disk.encrypted", True)
     assert str(base) in finding.what
 

@@ -32,7 +32,7 @@ from seedship.units import MiB, format_size
 from seedship.workflows import messages
 from seedship.workflows.context import Context
 from seedship.workflows.documents import DestinationDocument
-from seedship.workflows.host import chain_of, content
+from seedship.workflows.host import chain_of, content, files_of
 from seedship.workflows.provisioning import capacity, given_up, platform, requested
 from seedship.workflows.provisioning.reserving import Reservation
 
@@ -232,7 +232,7 @@ def image_findings(facts: hypervisor.Vm) -> list[PreflightFinding]:
     findings = []
     for disk in hypervisor.carried(facts):
         findings += [finding for layer in disk.chain if is_remote(layer.path) for finding in _remote(disk, layer)]
-        if len(disk.chain) == 1 and facts.state == "shut-off":  # A running VM has all of its images open.
+        if facts.state == "shut-off":  # A running VM has all of its images open.
             findings += _chain(disk)
         with suppress(OSError):  # Another finding reports it.
             if disk.format == "qcow2" and not disk.read_only and nbd.image.is_version_2(Path(disk.path)):
@@ -267,9 +267,13 @@ def _remote(disk: hypervisor.Disk, layer: hypervisor.ImageLayer) -> list[Preflig
 
 
 def _chain(disk: hypervisor.Disk) -> list[PreflightFinding]:
+    """Return what is wrong with the images below the first one of a VM that is off."""
     try:
-        locked = [layer.path for layer in chain_of(disk.chain[0])[1:] if _is_encrypted(layer)]
-    except NbdFailed as error:
+        below = chain_of(disk.chain[0])[1:]
+        locked = [layer.path for layer in below if _is_encrypted(layer)]
+        for file in (file for layer in below if not is_remote(layer.path) for file in files_of(layer)):
+            Path(file.path).open("rb").close()  # Nothing else opens a raw one.
+    except (NbdFailed, OSError) as error:
         what = f"The images that {disk.target} is based on cannot be read: {error}"
         see = f"`qemu-img info -f {shlex.quote(disk.format)} --backing-chain {shlex.quote(disk.path)}`"
         return [
