@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Overlays in the work folder that no chain has: deleted only where nothing is lost with them. The VM is of libvirt's test driver."""
 
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +12,14 @@ import pytest
 
 from contexts import changed
 from seedship import hypervisor, nbd, store
+from seedship.errors import DisksChanged
 from seedship.model import DiskIndex, DiskSpec, Lineage, new_id
 from seedship.model.books import SourceBook
 from seedship.model.spec import ReplicationSpec
 from seedship.workflows import Context
 from seedship.workflows.documents import Base, SourceDocument, encode
+from seedship.workflows.source import fencing
+from seedship.workflows.source.epochs import closing
 from seedship.workflows.source.snapshots import child_disks, detached, overlays
 
 pytestmark = pytest.mark.qemu
@@ -86,6 +90,45 @@ def test_a_child_that_was_merged_is_deleted(source: tuple[Context, str, Path]) -
     overlays._note_merging(site.replications, replication, [str(path)])
     sweep(site, replication)
     assert not path.exists()
+
+
+@pytest.mark.failure_mode(
+    "An older definition of the VM was put back, without the overlay that has its newest writes, and its replication is aborted",
+    "The abort waits, and says which file has the writes. It ends when the disk uses it again, or when the file was moved away",
+    "nothing",
+)
+def test_an_abort_keeps_the_writes_of_a_child_that_was_taken_out_of_its_chain(
+    source: tuple[Context, str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(closing, "clear_leftovers", lambda *_: None)  # libvirt's test driver has no QEMU.
+    site, replication, path = source
+    write(path)
+    with pytest.raises(DisksChanged, match="perhaps its newest, and no disk of the VM uses it") as waits:
+        closing.abort_replication(site, replication)
+    assert path.exists()
+    see, move = re.findall("`(.+?)`", waits.value.advice())
+    assert (
+        str(tmp_path / "vda.qcow2")
+        in subprocess.run(["sh", "-ec", see], check=True, capture_output=True, text=True).stdout
+    )
+    subprocess.run(["sh", "-ec", move.replace("/var/tmp/", f"{tmp_path}/")], check=True)
+    closing.abort_replication(site, replication)
+    assert (tmp_path / path.name).exists()
+    assert not site.paths.work(replication).exists()
+
+
+def test_a_fence_sets_aside_what_was_taken_out_of_its_chain(
+    source: tuple[Context, str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The VM runs at the other site since a failover: only this file has its last writes here."""
+    monkeypatch.setattr(fencing, "ensure_stopped", lambda *_: True)
+    site, replication, path = source
+    write(path)
+    content = path.read_bytes()
+    fencing.fence_source(site, replication)
+    assert not path.exists()
+    assert path.with_name(f"{path.name}.kept").read_bytes() == content
+    assert site.replications.source(replication)[1].clean
 
 
 def test_what_qemu_has_open_is_not_deleted_whatever_libvirt_says(

@@ -22,7 +22,7 @@ from seedship.workflows.context import Context, ReplicationStore
 from seedship.workflows.documents import FencingRecord, Problem
 from seedship.workflows.protocol import ReplicationToPeer
 from seedship.workflows.source.snapshots.cut import drop_checkpoints
-from seedship.workflows.source.snapshots.overlays import commit_offline, without_overlays
+from seedship.workflows.source.snapshots.overlays import commit_offline, set_aside, without_overlays
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +105,7 @@ def fence_source(context: Context, replication: str) -> None:
     if defined:
         drop_checkpoints(context.host, replication, row.vm_uuid, off=True)
     commit_offline(context, replication, document, defined=defined)
+    set_aside(context, replication)
     context.paths.remove_replication(replication)
     context.catalog.keys.destroy_all(replication)
     context.replications.change_source(

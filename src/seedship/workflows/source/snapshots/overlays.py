@@ -94,10 +94,13 @@ def reattached_without(target: str, left: Sequence[str]) -> tuple[str, str]:
 
 
 def insist_unused(context: Context, replication: str) -> None:
-    """Check that no disk of the VM uses an image of ours any more: they can be deleted.
+    """Check that no disk of the VM uses an image of ours any more, and that none has writes that nothing else has.
+
+    They can be deleted then.
 
     Raises:
-        DisksChanged: one does, for example because the image below it is not the one that it was put on.
+        DisksChanged: one does, for example because the image below it is not the one that it was put on; or one was
+            taken out of its chain, for example by an older definition, and has a disk's newest writes.
     """
     row, _ = context.replications.source(replication)
     work = context.paths.work(replication)
@@ -115,30 +118,37 @@ def insist_unused(context: Context, replication: str) -> None:
                 "Start the VM if it is off, then merge the image into the one below it:"
                 f" `{hypervisor.merging(vm.name, vm.uuid, disk.target, layers, used)}`",
             )
+    _insist_all_found(context, replication, (), defined=True)
 
 
-def _insist_all_found(context: Context, replication: str, merged: Collection[str]) -> None:
-    """Check that each overlay of ours with content is one that is merged next. For a VM that is not defined any more.
+def _insist_all_found(context: Context, replication: str, merged: Collection[str], *, defined: bool = False) -> None:
+    """Check that each overlay of ours with content is one that is merged next.
 
     It is deleted afterwards, and may hold a disk's newest writes.
+
+    Args:
+        defined: The VM is defined, and none of its disks uses one.
 
     Raises:
         DisksChanged: one is above nothing that is known. Nothing was changed.
     """
     row, _ = context.replications.source(replication)
     for path in _unfound(context, replication, merged):
+        where = "it is not in the longest chain above an image that the VM is known to have had"
+        again = "define the VM again with the disk as it was"
+        if defined:
+            where, again = "no disk of the VM uses it", "shut the VM down and make the disk use it (qcow2) again"
         raise DisksChanged(
             row.vm_name,
-            f"{path} has writes to a disk, perhaps its newest, and it is not in the longest chain above an image"
-            " that the VM is known to have had",
-            f"See what it is based on: `qemu-img info -f qcow2 {shlex.quote(path)}`, and define the VM again with"
-            " the disk as it was. Or, if a disk does not need these writes, move the file to a safe place:"
+            f"{path} has writes to a disk, perhaps its newest, and {where}",
+            f"See what it is based on: `qemu-img info -f qcow2 {shlex.quote(path)}`, and {again}."
+            " Or, if a disk does not need these writes, move the file to a safe place:"
             f" `mv {shlex.quote(path)} /var/tmp/`",
         )
 
 
-def _set_aside(context: Context, replication: str, merged: Collection[str]) -> None:
-    """Keep what ``_insist_all_found`` would refuse, under another name: the VM runs at the other site."""
+def set_aside(context: Context, replication: str, merged: Collection[str] = ()) -> None:
+    """Keep what ``_insist_all_found`` would refuse, under another name: the VM runs at the other site. Repeatable."""
     row, _ = context.replications.source(replication)
     for path in _unfound(context, replication, merged):
         kept = Path(path + _KEPT)
@@ -308,7 +318,7 @@ def commit_offline(
                 context.replications, context.host, replication, [p for p in stack if is_own_overlay(p, work)]
             )
     if not defined:
-        settle = _set_aside if released else _insist_all_found
+        settle = set_aside if released else _insist_all_found
         settle(context, replication, [path for stack in stacks.values() for path in stack])
     insisted = {} if defined or released else stacks
     detached.insist_unchanged(context.replications, replication, insisted, work)
