@@ -13,7 +13,7 @@ SeedshipError
 ├── HypervisorError       libvirt, QEMU or the guest                         exit 5
 │   ├── HypervisorUnreachable, VmNotFound, VmNotRunning, VmElsewhere, VmStarted, VmSnapshots,
 │   │   DiskUnsupported, DisksChanged, DiskShrunk, HypervisorBusy, ImageInUse, JobPhantom,
-│   │   CheckpointBroken, TrialRefused, CommonCutFailed, MemoryNotTaken, NbdFailed, TapFailed,
+│   │   CheckpointBroken, TrialRefused, CommonCutFailed, MemoryNotTaken, NbdFailed, SeveralLogins, TapFailed,
 │   │   MigrationFailed, SwitchoverDeclined, Diverging, NotConverging, DefinitionRefused,
 │   │   GateRefused, HypervisorFailed
 ├── PeerError             the other site refused, or did not answer          exit 6
@@ -68,6 +68,7 @@ from seedship.errors.hypervisor import (
     VmStarted,
 )
 from seedship.errors.lab import LabError, LabFailed
+from seedship.errors.logins import SeveralLogins
 from seedship.errors.media import (
     DepotSilent,
     DriveFailed,
@@ -247,6 +248,7 @@ __all__ = [
     "SetFull",
     "SettingFixed",
     "SettingInvalid",
+    "SeveralLogins",
     "SiteError",
     "SiteFailed",
     "SiteMissing",

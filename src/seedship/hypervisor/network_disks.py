@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from contextlib import suppress
 from copy import deepcopy
 from typing import Final
 
@@ -75,20 +74,26 @@ def accesses_to(host: Host, name: str) -> dict[tuple[str, str], frozenset[Storag
 
     Raises:
         HypervisorUnreachable: libvirt does not answer.
+        HypervisorFailed: It does not say what a VM has.
     """
     result: dict[tuple[str, str], frozenset[StorageAccess]] = {}
     with host.calling() as connection:
         for domain in connection.listAllDomains():
-            with suppress(libvirt.libvirtError):  # It has just gone.
-                root, uuid = ET.fromstring(domain.XMLDesc(0)), domain.UUIDString()  # noqa: S314 - from our own libvirtd
-                accesses = frozenset(
-                    access_of(source, uuid, disk if source in list(disk) else None)
-                    for disk in root.findall("devices/disk")
-                    for source in disk.iter("source")
-                    if name_of(source) == name
-                )
-                if accesses:
-                    result[uuid, domain.name()] = accesses
+            try:
+                text, uuid, vm = domain.XMLDesc(0), domain.UUIDString(), domain.name()
+            except libvirt.libvirtError as error:
+                if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:  # It has just gone.
+                    continue
+                raise  # Without it, the login of another VM would look like the only one.
+            root = ET.fromstring(text)  # noqa: S314 - from our own libvirtd
+            accesses = frozenset(
+                access_of(source, uuid, disk if source in list(disk) else None)
+                for disk in root.findall("devices/disk")
+                for source in disk.iter("source")
+                if name_of(source) == name
+            )
+            if accesses:
+                result[uuid, vm] = accesses
     return result
 
 
@@ -136,7 +141,7 @@ def _initiator(source: ET.Element, vm: str) -> str:
 
 def _remote(source: ET.Element) -> Remote | None:
     protocol, name, hosts = source.get("protocol"), source.get("name", ""), source.findall("host")
-    if source.get("tls") == "yes" or len(hosts) != 1 or is_ambiguous(name):
+    if source.get("tls") == "yes" or len(hosts) != 1 or is_ambiguous(name) or is_ambiguous(hosts[0].get("name", "")):
         return None
     host, transport = hosts[0], hosts[0].get("transport", "tcp")
     match protocol, transport:

@@ -121,6 +121,11 @@ def test_a_part_of_a_file_is_refused(level: str) -> None:
             ["(nbd, under a name or at a place with unusual characters)"],
         ),
         ("<source protocol='nbd' name='x'><host name='unix'/></source>", ["(nbd, "]),
+        ("<source protocol='nbd' name='x'><host name='a?b'/></source>", ["at a place with unusual characters"]),
+        (
+            "<source protocol='iscsi' name='iqn.x:d/1'><host name='a#b'/></source>",
+            ["at a place with unusual characters"],
+        ),
     ],
 )
 def test_a_network_disk_that_seedship_does_not_open_is_refused_with_the_way_to_make_it_a_block_device(

@@ -4,10 +4,11 @@
 from types import SimpleNamespace
 from typing import Any
 
+import libvirt
 import pytest
 
 from seedship import hypervisor
-from seedship.errors import HypervisorFailed, HypervisorUnreachable, NbdFailed
+from seedship.errors import HypervisorError, HypervisorFailed, HypervisorUnreachable, NbdFailed
 from seedship.hypervisor import Host
 from seedship.model.remote import StorageAccess
 from seedship.workflows.context.logins import Logins
@@ -101,8 +102,10 @@ def test_an_image_that_may_be_two_units_is_not_opened(
 ) -> None:
     """A target may show each initiator another unit under one name: another VM's would be read, and written."""
     found = logins(monkeypatch, defined, recorded, {"vm", "one", "other"}, {"vm": "iqn.a", "other": "iqn.b"})
-    with pytest.raises(NbdFailed, match=why):
+    with pytest.raises(NbdFailed, match=why) as refusal:
         found(NAME)
+    if "different ways" in why:
+        assert "under different numbers or target names" in refusal.value.advice()
 
 
 @pytest.mark.parametrize("name", [NAME, "nbd:h:1/x"])
@@ -122,3 +125,32 @@ def test_each_vms_login_is_found_in_its_definition() -> None:
         "vm2": [f"iqn.2008-11.org.linux-kvm:{VM.format(2)}"],
         "vm3": ["iqn.2026-01.org.example:me"],
     }
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (libvirt.VIR_ERR_NO_DOMAIN, None),
+        (libvirt.VIR_ERR_RPC, HypervisorError),
+        (libvirt.VIR_ERR_INTERNAL_ERROR, HypervisorError),
+    ],
+)
+def test_a_vm_that_libvirt_says_nothing_of_is_not_taken_for_one_without_the_image(
+    monkeypatch: pytest.MonkeyPatch, code: int, error: type[Exception] | None
+) -> None:
+    """It may log in as somebody else, and the only login that is known would be used."""
+    host = Host("test:///default")
+    with host.calling() as connection:
+        connection.defineXML(XML.format(name="vm1", uuid=VM.format(1), more=""))
+
+    def fails(*_: object) -> str:
+        refusal = libvirt.libvirtError("no answer")
+        refusal.err = (code, 0, "no answer", 2, "", "", "", 0, 0)
+        raise refusal
+
+    monkeypatch.setattr(libvirt.virDomain, "XMLDesc", fails)
+    if error is None:
+        assert hypervisor.accesses_to(host, NAME) == {}
+        return
+    with pytest.raises(error):
+        hypervisor.accesses_to(host, NAME)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from seedship import hypervisor, store
-from seedship.errors import HypervisorError, NbdFailed
+from seedship.errors import HypervisorError, NbdFailed, SeveralLogins
 from seedship.hypervisor import Host
 from seedship.model import lifecycle
 from seedship.model.remote import StorageAccess, parse
@@ -30,7 +30,8 @@ class Logins:
         the image any more. What ended replications recorded does not count.
 
         Raises:
-            NbdFailed: libvirt does not answer, or does not give the secret; or there are several logins.
+            SeveralLogins: there are several.
+            NbdFailed: libvirt does not answer, or does not give the secret.
         """
         if parse(name).protocol == "nbd":
             return None
@@ -38,8 +39,8 @@ class Logins:
             users = self._users(name)
             if len(users) > 1:
                 who = " and ".join(sorted(set(users.values())))
-                why = f"it may be several units, since {who} log in to it in different ways: give each VM another unit"
-                raise NbdFailed(f"login to {name}", why)
+                why = f"it may be several units, since {who} log in to it in different ways"
+                raise SeveralLogins(f"login to {name}", why)
             for access in users:
                 value = hypervisor.secret_value(self._host, access.secret) if access.secret else b""
                 return StorageLogin(access, value)

@@ -19,6 +19,7 @@ from seedship.errors import (
     NbdFailed,
     NoSpace,
     PreflightFailed,
+    SeveralLogins,
     VmNotFound,
     virsh_name,
 )
@@ -255,12 +256,15 @@ def _remote(disk: hypervisor.Disk, layer: hypervisor.ImageLayer) -> list[Preflig
         return []  # Refused anyhow.
     try:
         nbd.image.info(Path(layer.path))
+    except SeveralLogins as error:
+        what = f"{disk.target} cannot be opened without the VM: {error}"
+        return [PreflightFinding("disk.remote-unopened", True, printable(what), error.advice())]
     except NbdFailed as error:
         what = f"{disk.target} cannot be opened without the VM: {error}"
         clear = (
             "If a driver is missing: `apt install qemu-block-extra`. If it did not end, let its server serve several"
             " clients. If libvirt does not give the secret, define it with private='no': `virsh secret-list`,"
-            " `virsh secret-define FILE`. If several VMs have it, give each of them another unit"
+            " `virsh secret-define FILE`"
         )
         return [PreflightFinding("disk.remote-unopened", True, printable(what), clear)]
     return []
