@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Overlays in the work folder that no chain has: deleted only where nothing is lost with them. The VM is of libvirt's test driver."""
 
+import dataclasses
 import re
 import subprocess
 from collections.abc import Iterator
@@ -17,9 +18,10 @@ from seedship.model import DiskIndex, DiskSpec, Lineage, new_id
 from seedship.model.books import SourceBook
 from seedship.model.spec import ReplicationSpec
 from seedship.workflows import Context
-from seedship.workflows.documents import Base, SourceDocument, encode
+from seedship.workflows.documents import Base, SourceDocument, Tap, encode
 from seedship.workflows.source import fencing
 from seedship.workflows.source.epochs import closing
+from seedship.workflows.source.mirroring import tap_overlays
 from seedship.workflows.source.snapshots import child_disks, detached, overlays
 
 pytestmark = pytest.mark.qemu
@@ -87,7 +89,7 @@ def test_a_child_that_was_never_written_to_is_deleted(source: tuple[Context, str
 def test_a_child_that_was_merged_is_deleted(source: tuple[Context, str, Path]) -> None:
     site, replication, path = source
     write(path)
-    overlays._note_merging(site.replications, replication, [str(path)])
+    overlays.note_merging(site.replications, replication, [str(path)])
     sweep(site, replication)
     assert not path.exists()
 
@@ -131,11 +133,59 @@ def test_a_fence_sets_aside_what_was_taken_out_of_its_chain(
     assert site.replications.source(replication)[1].clean
 
 
+def test_an_overlay_whose_merge_was_given_up_is_none_that_may_be_deleted(
+    source: tuple[Context, str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guest goes on writing to it. Later an older definition is put back, without it."""
+    site, replication, path = source
+    write(path)
+    base = tmp_path / "vda.qcow2"
+    site.replications.change_source(replication, lambda d: d.with_images(bases={"vda": Base(str(base), "qcow2")}))
+    overlays.note_merging(site.replications, replication, [str(path)])
+    vm = hypervisor.inspect(site.host, site.replications.source(replication)[0].vm_uuid)
+    layers = tuple(hypervisor.ImageLayer(str(p), "qcow2") for p in (path, base))
+    chained = dataclasses.replace(vm, disks=(dataclasses.replace(vm.disks[0], chain=layers),))
+    with monkeypatch.context() as seen:
+        seen.setattr(hypervisor, "inspect", lambda *_: chained)
+        detached.record(site, replication)
+    sweep(site, replication)
+    assert path.exists()
+
+
+def test_a_merge_of_a_taps_overlay_that_was_killed_at_its_end_stops_no_abort(
+    source: tuple[Context, str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is merged, and its file is still there."""
+    monkeypatch.setattr(tap_overlays, "clear_leftovers", lambda *_: None)
+    monkeypatch.setattr(closing, "clear_leftovers", lambda *_: None)
+    site, replication, path = source
+    write(path)
+    base = str(tmp_path / "vda.qcow2")
+    tap = Tap("open", {"vda": str(path)}, {"vda": base})
+    site.replications.change_source(replication, lambda d: d.with_tap(tap))
+    row, _ = site.replications.source(replication)
+    vm = hypervisor.inspect(site.host, row.vm_uuid)
+    layers = tuple(hypervisor.ImageLayer(p, "qcow2") for p in (str(path), base))
+    chained = dataclasses.replace(vm, disks=(dataclasses.replace(vm.disks[0], chain=layers),))
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as seen:
+        seen.setattr(hypervisor, "inspect", lambda *_: chained)
+        seen.setattr(hypervisor, "commit_overlay", lambda *_, **__: [str(path)])
+        seen.setattr(hypervisor, "discard", killed)
+        with pytest.raises(KeyboardInterrupt):
+            tap_overlays.merge(site, replication, row.vm_uuid)
+    closing.abort_replication(site, replication)
+    assert not path.exists()
+
+
 def test_what_qemu_has_open_is_not_deleted_whatever_libvirt_says(
     source: tuple[Context, str, Path],
 ) -> None:
     site, replication, path = source
-    overlays._note_merging(site.replications, replication, [str(path)])
+    overlays.note_merging(site.replications, replication, [str(path)])
     with nbd.serve(path, "qcow2", read_only=False):
         overlays.discard_unused_overlays(site.replications, site.host, replication, [str(path)])
         assert path.exists()

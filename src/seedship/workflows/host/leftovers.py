@@ -11,8 +11,10 @@ from pathlib import Path
 from seedship import durable, hypervisor, nbd, store
 from seedship.errors import HypervisorBusy
 from seedship.model import blockgraph, lifecycle
+from seedship.model.remote import is_remote
 from seedship.paths import Paths
 from seedship.workflows.context import Context
+from seedship.workflows.documents import Base, SourceDocument
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +79,15 @@ def _clean(context: Context, row: store.Replication, of: blockgraph.Ours) -> lis
     return held
 
 
+def _distrusted(document: SourceDocument) -> SourceDocument:
+    """Return the document without what it says of images below ours: what is merged into them changes them."""
+    bases = {
+        target: Base(base.path, base.format) if is_remote(base.path) else base
+        for target, base in document.images.bases.items()
+    }
+    return document.with_stand(None).with_images(bases=bases)
+
+
 class _Disks:
     """The disks of a VM that runs here, as ``hypervisor.clean`` needs them."""
 
@@ -88,7 +99,7 @@ class _Disks:
         for row in self._context.catalog.replications.all():
             here = row.role == "source" and row.vm_uuid == self._of.vm_uuid
             if here and (row.id == self._of.id or row.state not in lifecycle.ENDED):
-                self._context.replications.change_source(row.id, lambda d: d.with_stand(None))
+                self._context.replications.change_source(row.id, _distrusted)
 
     def empty(self, overlay: Path, base: Path, image_format: str) -> None:
         """Replace an overlay by an empty one, with the same owner as before."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,12 +11,13 @@ from seedship import hypervisor, nbd
 from seedship.errors import HypervisorError, SeedshipError
 from seedship.workflows.context import Context
 from seedship.workflows.host import clear_leftovers
-from seedship.workflows.source.snapshots import foreign
+from seedship.workflows.source.snapshots import detached, foreign
 from seedship.workflows.source.snapshots.detached import is_own_overlay
 from seedship.workflows.source.snapshots.overlays import (
     commit_back,
     has_unmerged_content,
     merge_down,
+    note_merging,
     without_overlays,
 )
 
@@ -44,9 +46,11 @@ def merge(context: Context, replication: str, vm: str) -> None:
             foreign.insist_not_needed(context.replications, context.host, replication, [path])
         if path in names and names[0] != path and not is_own_overlay(names[0], context.paths.work(replication)):
             # Another tool's snapshot is based on it, and stays.
+            _begin(context, replication, target, [path])
             hypervisor.commit_between(context.host, vm, target, top=path, down_to=below)
             hypervisor.discard(context.host, vm, [path])
         elif path in names:
+            _begin(context, replication, target, names[: names.index(below)] if below in names else [path])
             above = hypervisor.commit_overlay(
                 context.host, vm, target, down_to=below, stop=context.interrupts.stopping(replication)
             )
@@ -55,6 +59,12 @@ def merge(context: Context, replication: str, vm: str) -> None:
         if not nbd.is_open(Path(path)) and not has_unmerged_content(document, path):
             with suppress(HypervisorError):
                 hypervisor.discard(context.host, vm, [path])
+
+
+def _begin(context: Context, replication: str, target: str, run: Sequence[str]) -> None:
+    """Record durably that images of ours are being merged, which changes what is below them."""
+    note_merging(context.replications, replication, run)
+    detached.forget_remote(context, replication, [target])
 
 
 def merge_detached(context: Context, replication: str, vm: str) -> SeedshipError | None:

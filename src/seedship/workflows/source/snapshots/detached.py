@@ -13,10 +13,11 @@ A block device shows no writes of other hosts, and so is never believed to be un
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -31,7 +32,9 @@ from seedship.model.remote import backing, is_remote, parse
 from seedship.workflows.context import Context, ReplicationStore
 from seedship.workflows.documents import Base, SourceDocument
 from seedship.workflows.host import files_of
+from seedship.workflows.source.snapshots.witness import witness
 
+log = logging.getLogger(__name__)
 OVERLAY_SUFFIX: Final = ".overlay"
 """Suffix of the file names of all images that seedship puts above disks."""
 
@@ -53,7 +56,11 @@ def record(context: Context, replication: str) -> None:
     vm = hypervisor.inspect(context.host, row.vm_uuid)
     if vm.state not in ("running", "paused"):
         return  # libvirt does not report chains then.
-    work = context.paths.work(replication)
+    work, used = context.paths.work(replication), {layer.path for disk in vm.disks for layer in disk.chain}
+    if used & set(document.images.merging):  # Their merge was given up: they have the newest writes again.
+        context.replications.change_source(
+            replication, lambda d: d.with_images(merging=tuple(p for p in d.images.merging if p not in used))
+        )
     fresh: dict[str, Base] = {}
     for target, base in document.images.bases.items():
         disk = vm.disk(target)
@@ -81,7 +88,12 @@ def files(layers: Sequence[ImageLayer]) -> tuple[Image, ...]:
 
 def _state(path: str) -> Image:
     if is_remote(path):
-        return Image(path, False, inode=0, block=True)
+        try:
+            size, content = witness(path)
+        except NbdFailed as error:
+            log.info("%s is not compared before a merge without the VM: %s", path, error)
+            return Image(path, False, inode=0, block=True)
+        return Image(path, False, inode=0, size=size, mtime=content, block=True)
     try:
         # Opened first: NFS asks its server for the times then, and not before (nfs(5), close-to-open).
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -161,6 +173,47 @@ def forget(replications: ReplicationStore, replication: str, target: str) -> Non
     replications.change_source(replication, change)
 
 
+def _is_other(was: Image, now: Image) -> bool:
+    """Whether a remote image has another size or other samples than it had. Where one was not read, it has not."""
+    known = is_remote(was.path) and min(was.mtime, now.mtime) >= 0
+    return known and (was.size, was.mtime) != (now.size, now.mtime)
+
+
+def insist_same_remote(context: Context, replication: str, targets: Collection[str]) -> None:
+    """Check that the remote images below ours are those that the VM had, before they are used without it.
+
+    Raises:
+        DisksChanged: one is not. Nothing was changed.
+        NbdFailed: one cannot be read.
+    """
+    if not targets:
+        return
+    row, document = context.replications.source(replication)
+    for target in sorted(set(targets) & document.images.bases.keys()):
+        base = document.images.bases[target]
+        was = next((image for image in base.below if image.path == base.path), None)
+        if was is None or was.mtime < 0 or not is_remote(base.path):
+            continue
+        size, content = witness(base.path)
+        if (was.size, was.mtime) != (size, content):
+            raise DisksChanged(
+                row.vm_name,
+                f"{base.path} has other content than when the VM ran: {target} may be another unit or export now, or"
+                " something else wrote to it",
+                "Have its server show the right one under this name again. If it is the right one, start the VM: the"
+                " next round takes it as it is. If the VM is not defined here any more and what it wrote last does not"
+                f" matter, move its overlays out of {context.paths.work(replication)}",
+            )
+
+
+def forget_remote(context: Context, replication: str, targets: Collection[str]) -> None:
+    """Forget what remote images were like, durably: our images are merged into them now."""
+    _, document = context.replications.source(replication)
+    for target in sorted(set(targets) & document.images.bases.keys()):
+        if document.images.bases[target].below and is_remote(document.images.bases[target].path):
+            forget(context.replications, replication, target)
+
+
 def _change(base: Base, stack: Sequence[str], work: Path) -> str:
     """Why the images below ours may have been written since they were recorded; empty if they were not."""
     theirs = [ImageLayer(path, "qcow2") for path in stack if not is_own_overlay(path, work)]
@@ -173,6 +226,8 @@ def _change(base: Base, stack: Sequence[str], work: Path) -> str:
         was = known.get(image.path)
         if was is None or was.inode < 0:
             return f"it is not recorded how {image.path} was then"
+        if image.block and _is_other(was, image):
+            return f"{image.path} has other content than then"
         if image.block:
             return f"{image.path} is a device, which does not show whether another VM or host wrote to it since"
         if image.inode != was.inode:

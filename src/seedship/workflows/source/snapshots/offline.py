@@ -28,7 +28,7 @@ from seedship.model.remote import is_remote
 from seedship.workflows.context import Context, ReplicationStore
 from seedship.workflows.documents import SourceDocument
 from seedship.workflows.host import chain_of, files_of, read_only_disks
-from seedship.workflows.source.snapshots import fingerprint
+from seedship.workflows.source.snapshots import detached, fingerprint
 
 _LOOK_S: Final = 0.5
 _KIND: Final = "off:"
@@ -123,6 +123,7 @@ def open_cut(
     for layers in chains.values():
         if _is_written(layers):
             raise VmElsewhere(vm.name, f"it is off, but something writes to {layers[0].path}")
+    detached.insist_same_remote(context, replication, [t for t, at in chains.items() if len(at) > 1])
     before, started = _identity(chains, steady=False), hypervisor.start_trace(vm.name)
     if started is None and (far := next((at[0].path for at in chains.values() if is_remote(at[0].path)), "")):
         why = "nothing shows whether the VM is started meanwhile: libvirt keeps no logs of VMs on this host"

@@ -188,7 +188,8 @@ def merge_own(
             kept |= set(needed_by)
             continue
         foreign.insist_not_needed(context.replications, context.host, replication, run)
-        _note_merging(context.replications, replication, run)
+        note_merging(context.replications, replication, run)
+        detached.forget_remote(context, replication, [target])
         if run[0] == names[0]:
             hypervisor.commit_overlay(context.host, vm, target, down_to=below, stop=context.stop)
         else:
@@ -196,7 +197,9 @@ def merge_own(
         hypervisor.discard(context.host, vm, run)
 
 
-def _note_merging(replications: ReplicationStore, replication: str, run: Sequence[str]) -> None:
+def note_merging(replications: ReplicationStore, replication: str, run: Sequence[str]) -> None:
+    """Record that these images of ours are being merged: what a kill leaves of them seems to have newest writes."""
+
     def change(d: SourceDocument) -> SourceDocument:
         left = [path for path in d.images.merging if path not in run and Path(path).exists()]
         return d.with_images(merging=(*left, *run))
@@ -278,7 +281,7 @@ def _commit_own(context: Context, replication: str, stack: Sequence[str], base: 
         run, below = next_run
         for path in run:
             nbd.image.commit(Path(path))
-        _note_merging(context.replications, replication, run)  # They leave the chain, and are deleted at the end.
+        note_merging(context.replications, replication, run)  # They leave the chain, and are deleted at the end.
         at = left.index(run[0])
         if at:
             nbd.image.rebase(Path(left[at - 1]), Path(below), base.format if below == base.path else "qcow2")
@@ -321,7 +324,9 @@ def commit_offline(
         settle = set_aside if released else _insist_all_found
         settle(context, replication, [path for stack in stacks.values() for path in stack])
     insisted = {} if defined or released else stacks
+    detached.insist_same_remote(context, replication, [target for target, stack in stacks.items() if stack])
     detached.insist_unchanged(context.replications, replication, insisted, work)
+    detached.forget_remote(context, replication, stacks)
     merged: list[str] = []
     tops: dict[str, tuple[str, str]] = {}
     for target, stack in stacks.items():
