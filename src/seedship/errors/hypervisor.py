@@ -145,7 +145,7 @@ class DiskShrunk(HypervisorError):
     code: ClassVar[str] = "hypervisor.disk-shrunk"
     message: ClassVar[str] = "The disk {disk} of {name} has {now} bytes, but {before} bytes of it were replicated"
     remedy: ClassVar[str] = (
-        "Resize it to at least {before} bytes with `virsh blockresize`; the replication then"
+        "Resize it while the VM runs: `virsh blockresize {name!v} {disk!q} {before}B`; the replication then"
         " resumes automatically."
         " If the disk is to stay smaller, run `seedship replication abort {name!q}` and create"
         " the replication again"

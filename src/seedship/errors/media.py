@@ -96,7 +96,7 @@ class DriveIncomplete(MediaError):
     code: ClassVar[str] = "media.drive-incomplete"
     message: ClassVar[str] = "The drive at {path} is not complete: {why}"
     remedy: ClassVar[str] = (
-        "Finish the export at the source with `seedship replication seed VM`, then bring the drive again"
+        "Finish the export at the source, as `seedship replication show VM` there says, then bring the drive again"
     )
 
     path: str
@@ -124,9 +124,8 @@ class DriveFailed(MediaError):
     code: ClassVar[str] = "media.drive-failed"
     message: ClassVar[str] = "The drive at {path} fails: {why}"
     remedy: ClassVar[str] = (
-        "Bring it back and repeat the command. To continue without it, or with another drive in"
-        " its place, run"
-        " `seedship replication seed VM --drive PATH`, repeated for each drive to use"
+        "Bring it back and repeat the command. To continue an export without it, or with another drive in its place,"
+        " name each drive to use with `--drive PATH`"
     )
 
     path: str

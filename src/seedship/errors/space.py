@@ -74,8 +74,8 @@ class SetFull(SpaceError):
     code: ClassVar[str] = "space.set-full"
     message: ClassVar[str] = "The drives {paths} are full, and the export is not complete"
     remedy: ClassVar[str] = (
-        "Attach another drive, prepare it with `seedship drive init PATH`, and continue with"
-        " `seedship replication seed VM --drive PATH`, repeated for each of them and the new one"
+        "Attach another drive, prepare it with `seedship drive init PATH`, and continue with `--drive PATH` for each of"
+        " them and the new one"
     )
 
     paths: str

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import contexts
+import person
 from seedship import errors, store
 from seedship.access import Actor, Role
 from seedship.errors import Conflict, SeedshipError
@@ -192,9 +193,11 @@ def test_to_decline_twice_is_an_error(alone: Context) -> None:
     orders.decline_order(alone.replications, alone.interrupts, name)
     with pytest.raises(Conflict, match="is being undone already") as caught:
         orders.decline_order(alone.replications, alone.interrupts, name)
-    assert "seedship replication retry" in caught.value.advice()
+    (watch,) = person.printed(caught.value.advice())
+    assert watch.startswith("seedship replication watch ")  # Nothing failed: there is nothing to retry.
 
 
+@pytest.mark.remedy("workflows.switchover.orders.decline_order: seedship replication retry …")
 def test_to_decline_what_cannot_be_undone_yet_says_what_is_in_its_way(alone: Context) -> None:
     """As with an overlay that cannot be merged back: it said 0, and nothing changed."""
     why = Problem("switchover", "hypervisor.failed", "block-commit: Need a root block node", "Free it", True)
@@ -205,8 +208,10 @@ def test_to_decline_what_cannot_be_undone_yet_says_what_is_in_its_way(alone: Con
         cause=Cause("hypervisor.migration-failed", {"name": "vm", "why": "the WAN is gone"}),
     )
     name = add(alone, "switching-over", document)
-    with pytest.raises(Conflict, match="Need a root block node"):
+    with pytest.raises(Conflict, match="Need a root block node") as caught:
         orders.decline_order(alone.replications, alone.interrupts, name)
+    (retry,) = person.printed(caught.value.advice())
+    person.at(alone).works(retry)
 
 
 def test_an_undone_attempt_says_why_it_failed(alone: Context, monkeypatch: pytest.MonkeyPatch) -> None:

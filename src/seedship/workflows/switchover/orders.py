@@ -185,7 +185,9 @@ def decline_order(replications: ReplicationStore, interrupts: Interrupts, replic
             raise AlreadyUnderWay(
                 f"The switchover of {row.vm_name}",
                 f"is being undone already{_in_the_way(document)}",
-                f"The daemon tries again by itself; at once: seedship replication retry {shlex.quote(row.vm_name)}",
+                f"The daemon tries again by itself; at once: `seedship replication retry {shlex.quote(row.vm_name)}`"
+                if document.problem is not None
+                else f"Wait for its end: `seedship replication watch {shlex.quote(row.vm_name)}`",
             )
         replications.change_source(
             row.id,
