@@ -172,7 +172,7 @@ def switchover(
 def approve(replication: Replication) -> None:
     """Release a switchover that waits for approval.
 
-    At the destination: admit the next switchover, where `switchover = "ask"` in [accept] of site.toml requires that.
+    At the destination: admit the next switchover, where accept.switchover of site.toml is "ask".
     """
     with output.site() as client:
         answer = client.post("replications", replication, "approve")

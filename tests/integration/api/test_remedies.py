@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from alone import Alone
-from seedship import cli, drives, link
+from alone import PASSWORD, Alone
+from person import Person
+from seedship import cli, clock, drives, link
 
 
 class Shell:
@@ -167,3 +168,47 @@ def test_an_invitation_that_is_none(shell: Shell, tmp_path: Path) -> None:
     peer, depot = commands(refusal["remedy"])
     for command in (peer, depot.replace("PATH", str(tmp_path))):
         assert shell.works(f"{command} -o json")
+
+
+@pytest.mark.remedy("errors.access.NotAuthenticated: seedship token create NAME --role operator")
+def test_a_request_without_a_token(shell: Shell) -> None:
+    with shell.site.tls() as client:
+        refusal = client.get("/api/v1/drives").json()
+        assert refusal["code"] == "access.unauthenticated"
+        (create,) = commands(refusal["remedy"])
+        token = json.loads(shell.works(f"{create.replace('NAME', 'of-a-remedy')} -o json"))["token"]
+        client.headers["Authorization"] = f"Bearer {token}"
+        assert client.get("/api/v1/drives").is_success
+
+
+@pytest.mark.remedy("errors.access.Forbidden: seedship user set NAME --role operator")
+def test_a_user_who_may_only_look(shell: Shell) -> None:
+    shell.site.user("looker", "viewer")
+    with shell.site.tls() as client:
+        logged_in = client.post("/api/v1/session", json={"name": "looker", "password": PASSWORD})
+        assert logged_in.is_success, logged_in.text
+        headers = {"Origin": str(client.base_url).rstrip("/")}
+
+        def release() -> dict[str, Any]:
+            return dict(client.post("/api/v1/drives/release", json={"path": "/nowhere"}, headers=headers).json())
+
+        refusal = release()
+        assert refusal["code"] == "access.forbidden", refusal
+        (set_,) = commands(refusal["remedy"])
+        shell.works(set_.replace("NAME", "looker"))
+        client.post("/api/v1/session", json={"name": "looker", "password": PASSWORD}).raise_for_status()
+        assert release()["code"] != "access.forbidden"
+
+
+@pytest.mark.remedy("errors.site.SiteUnreachable: seedship site serve")
+def test_a_daemon_that_does_not_run(tmp_path: Path) -> None:
+    site = Alone(tmp_path)
+    person = Person(site.data)
+    (_, serve) = commands(person.refused("seedship site show")["remedy"])
+    assert serve.split()[0] == "seedship"
+    daemon = subprocess.Popen([sys.executable, "-m", "seedship", "--data", str(site.data), *serve.split()[1:]])
+    try:
+        clock.wait_until(lambda: person.run("seedship site show")[0] == 0, 60, "the daemon", 0.2)
+    finally:
+        daemon.terminate()
+        daemon.wait(60)
