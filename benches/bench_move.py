@@ -31,8 +31,10 @@ from seedship.units import GiB, MiB, format_size, parse_size
 from side_by_side import machine
 
 LINKS = (("155mbit", 30), ("1gbit", 5))
-GUESTS = (("idle", 4, 20), ("busy", 16, 10))
-"""(kind, MiB of memory that it goes on changing, milliseconds between changes of 128 KiB); what stock libvirt still gets moved."""
+GUESTS = (("idle", 4, 20, 0), ("busy", 16, 10, 0), ("warm", 4, 20, 96))
+"""(kind, MiB of memory that it goes on changing, milliseconds between changes of 128 KiB, MiB of its first disk in its page
+cache); what stock libvirt still gets moved.
+"""
 PORT, DISKS_PORT = 49160, 49161
 NEAR, FAR = "10.79.0.1", "10.79.0.2"
 
@@ -165,25 +167,27 @@ def pause(runs: int, links: str, guests: str) -> None:
                 lab.up(rate=rate, round_trip_ms=delay)
                 lab.pair()
                 stock = Stock(lab, rate, delay)
-                for kind, dirty, rest in GUESTS:
-                    if kind not in (guests or kind):
+                for guest_plan in GUESTS:
+                    if guest_plan[0] not in (guests or guest_plan[0]):
                         continue
-                    _pauses(lab, stock, f"{rate}, {delay} ms", kind, dirty, rest, runs)
+                    _pauses(lab, stock, f"{rate}, {delay} ms", *guest_plan, runs)
                 stock.close()
             finally:
                 lab.down()
 
 
-def _pauses(lab: Lab, stock: Stock, link: str, kind: str, dirty: int, rest: int, runs: int) -> None:
+def _pauses(lab: Lab, stock: Stock, link: str, kind: str, dirty: int, rest: int, cached: int, runs: int) -> None:
     theirs: list[Found] = []
     mine: list[Found] = []
     for number in range(runs):
-        disks = (("vda", "qcow2", 160 * MiB, 24 * MiB), ("vdb", "raw", 128 * MiB, 12 * MiB))
+        filled = max(24, cached)
+        disks = (("vda", "qcow2", (136 + filled) * MiB, filled * MiB), ("vdb", "raw", 128 * MiB, 12 * MiB))
         plan = GuestPlan(
             name=f"{kind}{number}",
             memory_mib=256,
             dirty_mib=dirty,
             delay_ms=rest,
+            cached_mib=cached,
             uuid=str(uuid.uuid4()),
             disks=disks,
         )
@@ -280,7 +284,7 @@ def main() -> None:
     parser.add_argument("what", choices=("pause", "total"))
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--links", default="", help="155mbit, 1gbit")
-    parser.add_argument("--guests", default="", help="idle, busy")
+    parser.add_argument("--guests", default="", help="idle, busy, warm")
     parser.add_argument("--size", type=parse_size, default=8 * GiB)
     chosen = parser.parse_args()
     if chosen.what == "pause":

@@ -40,7 +40,13 @@ from seedship.workflows.protocol import (
     record_ages,
 )
 from seedship.workflows.source import MemoryPointController, MirrorController, thaw_controller
-from seedship.workflows.switchover import answer_handover, connect_tunnel, prepare_incoming, trials_controller
+from seedship.workflows.switchover import (
+    ReplicaPages,
+    answer_handover,
+    connect_tunnel,
+    prepare_incoming,
+    trials_controller,
+)
 from seedship.workflows.target import (
     CloneController,
     PoolLists,
@@ -263,6 +269,7 @@ def _server(context: Context, leases: Leases) -> link.Server:
         {method: functools.partial(handler, context) for method, handler in handlers.items()},
         functools.partial(store_segment, context),
         functools.partial(connect_tunnel, context),
+        functools.partial(ReplicaPages, context),
         advertised=context.config.address,
         traffic=context.session.traffic,
         reserved=lambda: tuple(context.config.accept.peers),

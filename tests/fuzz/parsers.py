@@ -7,9 +7,10 @@ may not take more memory than its ceiling. Sealed formats are sealed here around
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,10 +20,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from seedship import config, link, segment, specfile
 from seedship.drives import label
-from seedship.errors import SeedshipError
+from seedship.errors import NbdFailed, SeedshipError
 from seedship.hypervisor import definition, passage, place, rpc, saved
 from seedship.hypervisor import platform as platform_state
-from seedship.link import invitation, tunnel, wire
+from seedship.link import invitation, memory_stream, tunnel, wire
+from seedship.link.pages import PageReceiver, PageSender
 from seedship.model import KeyId
 from seedship.model.decoding import unpack
 from seedship.native.ask import WorkerEnded
@@ -353,6 +355,46 @@ def _tunnel_seeds() -> Iterator[bytes]:
     yield tunnel.pack(b"x" * 10000)
 
 
+def _pages(data: bytes) -> object:
+    """The hash is put right: a sender has it."""
+    message = data[:1] + hashlib.blake2b(data[40:], digest_size=32).digest() + data[33:]
+    return PageReceiver(_Disk()).take(message)
+
+
+class _Disk:
+    """A disk of two pages."""
+
+    def read(self, places: Sequence[tuple[int, int]]) -> list[bytes]:
+        if any(disk or page > 1 for disk, page in places):
+            raise NbdFailed("read", "the disk ends before it")
+        return [bytes(memory_stream.PAGE)] * len(places)
+
+    def close(self) -> None:
+        pass
+
+
+def _page_seeds() -> Iterator[bytes]:
+    index = link.PageIndex()
+    page = b"page" * (memory_stream.PAGE // 4)
+    index.add(0, 1, memoryview(page))
+    index.seal()
+    for stream in _memory_seeds():
+        yield PageSender(index).pack(stream)
+
+
+def _memory_seeds() -> Iterator[bytes]:
+    """One block; a whole page, one of zeros, one as its changes; another section; the last pages."""
+    number, end = b"\0\0\0\2", (0x10).to_bytes(8) + b"\x7e\0\0\0\2"
+    block = b"\1a" + (0x100000).to_bytes(8)
+    start = b"\1" + number + b"\3ram" + bytes(7) + b"\4" + (0x100004).to_bytes(8) + block + end
+    page = b"page" * (memory_stream.PAGE // 4)
+    whole = (0x1008).to_bytes(8) + b"\1a" + page
+    others = (0x2022).to_bytes(8) + b"\0" + (0x3060).to_bytes(8) + b"\1\0\4abcd"
+    between = b"\2\0\0\0\7other\x7e\0\0\0\7"
+    yield b"QEVM\0\0\0\3" + start + b"\2" + number + whole + others + end
+    yield start + between + b"\3" + number + whole + end + b"\4\0\0\0\0\5timer"
+
+
 def _texts(*texts: str) -> Callable[[], Iterator[bytes]]:
     return lambda: (text.encode() for text in texts)
 
@@ -372,6 +414,8 @@ PARSERS: dict[str, Parser] = {
     ),
     "invitation": Parser(_invitation, lambda: iter([msgspec.msgpack.encode(("a:1", b"f" * 32, b"s" * 16, False))])),
     "tunnel": Parser(lambda d: tunnel.unpack(d), _tunnel_seeds),
+    "memory-stream": Parser(lambda d: memory_stream.MemoryStream().take(d), _memory_seeds),
+    "pages": Parser(_pages, _page_seeds),
     "platform": Parser(_platform, _platform_seeds),
     "domain": Parser(
         _definition,

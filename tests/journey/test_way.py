@@ -46,8 +46,19 @@ def test_what_arrives_takes_what_it_took(journey: Journey) -> None:
         assert peak < 400 * 1024, f"{site.name}: {peak} KiB"
 
 
-def test_a_switchover_without_a_comparison(journey: Journey) -> None:
-    """It is the operator's word: the first one would compare everything else."""
+def test_a_switchover_without_a_comparison(lab: Lab) -> None:
+    """It is the operator's word: the first one would compare everything else.
+
+    Of its memory, what the replica has is not sent.
+    """
+    journey = Journey(lab, plan(cached_mib=24))
+    try:
+        _switch_over_without_a_comparison(journey)
+    finally:
+        sweep(journey)
+
+
+def _switch_over_without_a_comparison(journey: Journey) -> None:
     a, b = journey.lab.sites
     journey.travel()
     journey.switch_over("--no-verify")
@@ -57,6 +68,9 @@ def test_a_switchover_without_a_comparison(journey: Journey) -> None:
     assert not journey.show(a)["verified"]
     # Nor does the overlay that a switchover puts above an image cast doubt on what was tracked in it: no disk is read whole.
     assert events(journey, a, "scanned") == []
+    (moved,) = events(journey, a, "migrated")
+    assert moved["on_disks"] > 12 * MiB  # a third of what it has read is zeros
+    assert journey.show(a)["bytes"]["memory"] < (moved["memory"] - moved["on_disks"]) * 0.6
     journey.there.more(5)
     assert_whole(journey.outcome())
 

@@ -14,6 +14,7 @@ from seedship.capture.pages import Pages
 from seedship.capture.pending import Chunk, PendingList, PendingRun, merge
 from seedship.capture.plain import copy
 from seedship.capture.plan import Plan, Stats
+from seedship.capture.read_limit import ReadLimit, give_way
 from seedship.capture.sent import Sent
 from seedship.capture.space import Watermark, free, reserve
 
@@ -24,6 +25,7 @@ __all__ = [
     "PendingList",
     "PendingRun",
     "Plan",
+    "ReadLimit",
     "Sent",
     "Stats",
     "Watermark",
@@ -31,6 +33,7 @@ __all__ = [
     "disk_path",
     "forget_disk",
     "free",
+    "give_way",
     "merge",
     "reserve",
     "run",

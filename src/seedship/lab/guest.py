@@ -70,6 +70,8 @@ class GuestPlan:
     memory_mib: int = 128
     dirty_mib: int = 8
     """Memory that the writer keeps changing."""
+    cached_mib: int = 0
+    """Content of its first disk that it has read through its page cache."""
     delay_ms: int = 50
     agent: bool = False
     """It has a channel to an agent that sets its clock and freezes its writer."""
@@ -197,6 +199,7 @@ class Guest:
         )
         port = f"<serial type='unix'><source mode='bind' path='{self.talk}'/><target port='1'/></serial>"
         firmware = f" svar={plan.uefi}" if plan.uefi else ""
+        cached = f" scache={plan.cached_mib}" if plan.cached_mib else ""
         hangs = " sagent=hangs" if plan.agent_hangs else ""
         about, desktop = (_ABOUT, _DESKTOP) if plan.furnished else ("", "")
         if plan.furnished:
@@ -208,7 +211,7 @@ class Guest:
   <memory unit='MiB'>{plan.memory_mib}</memory><vcpu>1</vcpu>
   <os{" firmware='efi'" if plan.uefi else ""}><type arch='x86_64' machine='pc-q35-7.2'>hvm</type>
     {_UEFI if plan.uefi else ""}<kernel>{boot}/vmlinuz</kernel><initrd>{boot}/initrd.gz</initrd>
-    <cmdline>console=ttyS0 quiet sdelay={plan.delay_ms} smem={plan.dirty_mib}{firmware}{hangs}</cmdline></os>
+    <cmdline>console=ttyS0 quiet sdelay={plan.delay_ms} smem={plan.dirty_mib}{cached}{firmware}{hangs}</cmdline></os>
   <cpu mode='custom' match='exact'><model fallback='allow'>qemu64</model></cpu>
   <features><acpi/></features><on_crash>destroy</on_crash><on_reboot>destroy</on_reboot>
   <devices>{disks}

@@ -17,6 +17,8 @@ from seedship.link import rotation
 from seedship.link.client import Client, join
 from seedship.link.identity import Identity, create, load_or_create
 from seedship.link.limit import WanLimit
+from seedship.link.memory_stream import PAGE
+from seedship.link.page_index import PageIndex
 from seedship.link.peers import BORROWER, DEPOT, SITE, Peer, PeerBook, PeerLimit, prove_same
 from seedship.link.push import PushSink
 from seedship.link.server import Server
@@ -27,11 +29,13 @@ from seedship.link.wire import Method, unknown_at
 __all__ = [
     "BORROWER",
     "DEPOT",
+    "PAGE",
     "SITE",
     "Client",
     "Identity",
     "LinkSession",
     "Method",
+    "PageIndex",
     "Peer",
     "PeerBook",
     "PeerLimit",

@@ -31,6 +31,7 @@ from seedship.link import identity, invitation, rotation, tunnel, wire
 from seedship.link.connections import Connections
 from seedship.link.limit import WanLimit
 from seedship.link.listener import LinkListener
+from seedship.link.pages import PageStore
 from seedship.link.peers import SITE, Pairing, Peer, PeerBook, prove_same
 from seedship.model import bounds
 from seedship.model.decoding import unpack
@@ -56,6 +57,7 @@ class Server:
         methods: dict[wire.Method[Any, Any], Handler],
         store: Store | None = None,
         connect: tunnel.Connect | None = None,
+        pages: Callable[[Peer, str], PageStore] | None = None,
         *,
         advertised: str = "",
         traffic: Callable[[Peer], WanLimit] | None = None,
@@ -70,6 +72,7 @@ class Server:
             methods: The handlers of calls.
             store: Stores pushed segments. None: accept none.
             connect: Opens the inner ends of tunnels. None: accept none.
+            pages: Returns the disks that memory may refer to, for a peer's attempt. None: it may not.
             advertised: host:port that peers use, if it differs from ``address``.
             traffic: Returns the account for what tunnels send back.
             reserved: Names that a joiner cannot give itself (see ``Pairing``).
@@ -77,6 +80,7 @@ class Server:
         self._reserved = reserved
         self._calls: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(bounds.CALLS_A_PEER))
         self._me, self._book, self._store, self._connect = me, book, store, connect
+        self._pages = pages
         self._listen, self.address = address, advertised or address
         self._traffic = traffic or (lambda _peer: WanLimit())
         self._methods = {method.name: (method, handler) for method, handler in methods.items()}
@@ -250,6 +254,7 @@ class Server:
             await self._refuse(context, error)
             return
         traffic = self._traffic(peer)
+        store = functools.partial(self._pages, peer, attempt) if self._pages and kind == tunnel.MEMORY else None
         checked = clock.monotonic()
 
         async def heard() -> AsyncIterator[bytes]:
@@ -265,7 +270,7 @@ class Server:
             await traffic.take(count, attempt, kind)
 
         try:
-            async for message in tunnel.serve(heard(), streams, account):
+            async for message in tunnel.serve(heard(), streams, account, store):
                 yield message
         except (OSError, PeerRefused) as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"the tunnel broke: {error}")

@@ -17,6 +17,7 @@ from seedship.link import tunnel, wire
 from seedship.link.client import Client, join
 from seedship.link.identity import Identity
 from seedship.link.limit import WanLimit
+from seedship.link.pages import Lookup, PageSender
 from seedship.link.peers import BORROWER, DEPOT, SITE, Peer, PeerBook, PeerLimit
 from seedship.link.push import PushSink, Trouble
 from seedship.link.valve import TunnelGate
@@ -197,15 +198,17 @@ class LinkSession:
         mode: int = 0o660,
         hear: Mapping[str, tunnel.Hear] | None = None,
         valves: Mapping[str, TunnelGate] | None = None,
+        index: Lookup | None = None,
     ) -> Iterator[None]:
         """Carry every connection to each socket (by kind) to the peer, while the block lasts.
 
         Data that comes back on a kind is passed to its ``hear`` callback, on the loop. Sent data
-        waits for its valve.
+        waits for its valve. With ``index``, memory refers to pages that the peer has on its disks; the
+        peer must know such messages.
 
         Each socket gets its folder's owner. Leaving the block breaks open connections.
         """
-        servers, tasks = self._wait(self._listen(peer, attempt, sockets, mode, hear or {}, valves or {}))
+        servers, tasks = self._wait(self._listen(peer, attempt, sockets, mode, hear or {}, valves or {}, index))
         try:
             yield
         finally:
@@ -227,6 +230,7 @@ class LinkSession:
         mode: int,
         hear: Mapping[str, tunnel.Hear],
         valves: Mapping[str, TunnelGate],
+        index: Lookup | None,
     ) -> tuple[list[asyncio.Server], set[asyncio.Task[None]]]:
         client = self._client(peer)
         servers: list[asyncio.Server] = []
@@ -242,7 +246,8 @@ class LinkSession:
                 tasks.add(task)
                 try:
                     stream = client.tunnel(kind, attempt)
-                    await tunnel.carry(stream, (reader, writer), account, hear.get(kind), valves.get(kind))
+                    sender = PageSender(index) if index is not None and kind == tunnel.MEMORY else None
+                    await tunnel.carry(stream, (reader, writer), account, hear.get(kind), valves.get(kind), sender)
                 finally:
                     tasks.discard(task)
 

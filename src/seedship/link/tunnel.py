@@ -5,7 +5,8 @@ There is one gRPC stream per connection. Its metadata name the kind of tunnel an
 the other site connects only if it expects that attempt. A message is one byte of codec, followed by
 data. An empty message ends that direction, so that half-closed connections stay half-closed. The
 far end acknowledges each message with the total bytes of messages that it has passed on. The near
-end keeps no more in flight than the path needs.
+end keeps no more in flight than the path needs. Messages of memory may refer to pages of the
+destination's disks (``pages``).
 """
 
 from __future__ import annotations
@@ -15,22 +16,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, Protocol
 
 import grpc
-import zstandard
 
 from seedship.errors import PeerRefused
+from seedship.link import pages
+from seedship.link.packing import CHUNK, pack, unpack
+from seedship.link.pages import PageReceiver, PageSender, PageStore
 from seedship.link.valve import TunnelGate
 from seedship.link.window import FlowWindow
 from seedship.units import KiB
 
-CHUNK: Final = 256 * KiB
 MEMORY: Final = "memory"
 """The kind of tunnel that is never empty while it lasts."""
 KIND_KEY: Final = "seedship-tunnel"
 OWNER_KEY: Final = "seedship-attempt"
-_PLAIN, _ZSTD, _TOOK = b"\x00", b"\x01", b"\x02"
-_LEAST: Final = 512
-"""Shorter messages are not worth compressing."""
-_PAYS: Final = 0.9
+_TOOK = b"\x02"
 
 
 class Source(Protocol):
@@ -47,57 +46,49 @@ Account = Callable[[int], Awaitable[None]]
 Hear = Callable[[bytes], None]
 
 
-def pack(data: bytes) -> bytes:
-    """Return a message with ``data``, compressed if that pays off."""
-    if len(data) >= _LEAST:
-        packed = zstandard.ZstdCompressor(level=1).compress(data)
-        if len(packed) < len(data) * _PAYS:
-            return _ZSTD + packed
-    return _PLAIN + data
-
-
-def unpack(message: bytes) -> bytes:
-    """Return the data of a message.
-
-    Raises:
-        PeerRefused: It is not a message, or is longer than any that is sent.
-    """
-    codec, body = message[:1], message[1:]
-    if codec == _PLAIN and len(body) <= CHUNK:
-        return body
-    if codec == _ZSTD:
-        try:
-            if zstandard.frame_content_size(body) > CHUNK:
-                raise PeerRefused("a tunnel's message is longer than any that is sent")
-            return zstandard.ZstdDecompressor().decompress(body, max_output_size=CHUNK)
-        except zstandard.ZstdError as error:
-            raise PeerRefused("a tunnel's message cannot be unpacked") from error
-    raise PeerRefused("a tunnel's message has an unknown codec")
-
-
 async def outgoing(
     reader: Source,
     account: Account,
     valve: TunnelGate | None = None,
     window: FlowWindow | None = None,
+    sender: PageSender | None = None,
 ) -> AsyncIterator[bytes]:
     """Yield messages of the reader's data, including its end. A reset is raised."""
-    while True:
-        data = await reader.read(CHUNK)
-        if not data:
-            yield b""
-            return
-        if valve is not None:
-            await valve.take(data)
-        message = pack(data) if len(data) < 16 * KiB else await asyncio.to_thread(pack, data)
+    async for message in _messages(reader, valve, sender):
         await account(len(message))
         if window is not None:
             await window.send(len(message))
         yield message
+    yield b""
 
 
-async def serve(requests: AsyncIterator[bytes], streams: Streams, account: Account) -> AsyncIterator[bytes]:
-    """Serve the far end of a tunnel until both directions have ended, or one broke."""
+async def _messages(reader: Source, valve: TunnelGate | None, sender: PageSender | None) -> AsyncIterator[bytes]:
+    packed, most = (pack, CHUNK) if sender is None else (sender.pack, pages.READ)
+    while True:
+        if sender is not None:
+            await sender.room()
+        data = await reader.read(most)
+        if not data:
+            break
+        if valve is not None:
+            await valve.take(data)
+        message = packed(data) if len(data) < 16 * KiB else await asyncio.to_thread(packed, data)
+        if message:
+            yield message
+    if sender is not None and (message := sender.pack_rest()):
+        yield message
+
+
+async def serve(
+    requests: AsyncIterator[bytes],
+    streams: Streams,
+    account: Account,
+    store: Callable[[], PageStore] | None = None,
+) -> AsyncIterator[bytes]:
+    """Serve the far end of a tunnel until both directions have ended, or one broke.
+
+    ``store`` returns the disks whose pages its messages may refer to.
+    """
     reader, writer = streams
     answers: asyncio.Queue[bytes | None] = asyncio.Queue(1)
 
@@ -106,6 +97,9 @@ async def serve(requests: AsyncIterator[bytes], streams: Streams, account: Accou
         async for message in requests:
             if not message:
                 _end(writer)
+                return
+            if message[:1] == pages.MESSAGE and store is not None and not total:
+                await _serve_pages(message, requests, writer, store(), answers)
                 return
             writer.write(unpack(message))
             await writer.drain()
@@ -137,23 +131,67 @@ async def serve(requests: AsyncIterator[bytes], streams: Streams, account: Accou
         writer.close()
 
 
+async def _serve_pages(
+    first: bytes,
+    requests: AsyncIterator[bytes],
+    writer: asyncio.StreamWriter,
+    store: PageStore,
+    answers: asyncio.Queue[bytes | None],
+) -> None:
+    """Hand on what comes in messages that may refer to pages, the first of which is here."""
+    receiver, total = PageReceiver(store), 0
+    message: bytes | None = first
+    try:
+        while message:
+            asked = receiver.missing
+            data, came = await asyncio.to_thread(receiver.take, message)
+            if data:
+                writer.write(data)
+                await writer.drain()
+                total += came
+                await answers.put(_TOOK + pages.TAKEN.pack(total, receiver.count, receiver.slow))
+            if receiver.missing not in (None, asked):
+                await answers.put(pages.MISSING + receiver.missing.to_bytes(8))
+            message = await anext(requests, None)
+    finally:
+        await asyncio.to_thread(store.close)
+    if message is None:
+        raise ConnectionResetError("the tunnel broke")
+    receiver.check_end()
+    _end(writer)
+
+
 async def carry(
     stream: Any,
     streams: Streams,
     account: Account,
     hear: Hear | None = None,
     valve: TunnelGate | None = None,
+    sender: PageSender | None = None,
 ) -> None:
     """Carry the near end of a tunnel until both directions have ended, or one broke.
 
-    ``hear`` receives what comes back. Sent data waits for ``valve``.
+    ``hear`` receives what comes back. Sent data waits for ``valve``. With ``sender``, messages refer
+    to pages of the far end's disks.
     """
     reader, writer = streams
     window = FlowWindow()
+    turn = asyncio.Lock()
+    missed: asyncio.Queue[bytes] = asyncio.Queue()
 
     async def send() -> None:
-        async for message in outgoing(reader, account, valve, window):
-            await stream.write(message)
+        async for message in outgoing(reader, account, valve, window, sender):
+            async with turn:
+                await stream.write(message)
+
+    async def repeat() -> None:
+        """Send again what the far end misses. It hands on nothing before that, so this never waits for the window."""
+        while True:
+            message = await missed.get()
+            await account(len(message))
+            window.sent(len(message))
+            async with turn:
+                await stream.write(message)
 
     async def receive() -> None:
         # The far end acknowledges also after the end of its own data. It ends the stream once both
@@ -161,7 +199,11 @@ async def carry(
         ended = False
         while (message := await stream.read()) is not grpc.aio.EOF:
             if message[:1] == _TOOK:
-                window.took(int.from_bytes(message[1:]))
+                window.took(int.from_bytes(message[1:9]))
+                if sender is not None:
+                    sender.took(message[1:])
+            elif message[:1] == pages.MISSING and sender is not None:
+                missed.put_nowait(sender.again(int.from_bytes(message[1:])))
             elif not message:
                 ended = True
                 _end(writer)
@@ -174,7 +216,7 @@ async def carry(
         if not ended:
             raise ConnectionResetError("the tunnel broke")
 
-    sending, receiving = asyncio.create_task(send()), asyncio.create_task(receive())
+    sending, receiving, repeating = (asyncio.create_task(work()) for work in (send, receive, repeat))
     try:
         await asyncio.wait({sending, receiving}, return_when=asyncio.FIRST_COMPLETED)
         if not receiving.done():
@@ -183,8 +225,8 @@ async def carry(
     except (grpc.aio.AioRpcError, OSError, asyncio.InvalidStateError, PeerRefused):
         pass  # Both ends are closed below, which is how their users notice.
     finally:
-        sending.cancel()
-        receiving.cancel()
+        for task in (sending, receiving, repeating):
+            task.cancel()
         stream.cancel()
         writer.close()
 

@@ -26,6 +26,7 @@ PROGRESS = {
     "hypervisor/migration.py:_CONVERGE_S": "what is left of the disks gets less",
     "hypervisor/overlays.py:_STILL_S": "a block job's position changes",
     "hypervisor/saved.py:_STILL_S": "the bytes of a save grow",
+    "link/pages.py:_FREE_S": "pages are read at a rate, from the first second on; otherwise they are sent",
     "link/push.py:QUIET_S": "an acknowledgment arrives; only reported",
     "link/push.py:__init__(patience_s=300.0)": "an acknowledgment of one segment arrives",
     "model/bounds.py:RESPONSE_STALL_S": "a receiver takes something",
@@ -41,6 +42,9 @@ PROGRESS = {
     "workflows/source/epochs/verify.py:_APPLY_S": "the destination's numbers change",
     "workflows/provisioning/holdings.py:_PATIENCE_S": "what was measured before counts; the measurement goes on",
     "workflows/source/mirroring/tapping.py:_LEARN_S": "a segment is applied",
+    "workflows/switchover/memory_pages.py:_PATIENCE_S": "one read of a disk, of at most 256 KiB; its pages are then sent",
+    "workflows/switchover/memory_pages.py:_LEAST_S": "the index has what was read in this time; the rest is sent",
+    "workflows/switchover/memory_pages.py:_MOST_S": "as _LEAST_S",
 }
 """What has to happen within the time."""
 

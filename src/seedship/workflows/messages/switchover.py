@@ -58,6 +58,8 @@ class Prepared(msgspec.Struct, frozen=True):
     """The definition that the incoming VM will have."""
 
     definition: Definition
+    pages: bool = False
+    """Memory may refer to pages of the replica's disks. Sites of earlier versions do not know such messages."""
 
 
 class Handover(msgspec.Struct, frozen=True):

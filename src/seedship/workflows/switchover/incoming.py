@@ -57,7 +57,7 @@ def prepare_incoming(context: Context, theirs: Theirs, request: messages.Prepare
         if document.arriving is not None:
             old, prepared = document.arriving.record, document.arriving.definition
             if old.attempt == request.attempt:
-                return messages.Prepared(prepared)
+                return messages.Prepared(prepared, pages=True)
             if not request.attempt:
                 raise AlreadyUnderWay(
                     f"A switchover of {row.vm_name}",
@@ -111,7 +111,7 @@ def prepare_incoming(context: Context, theirs: Theirs, request: messages.Prepare
             along=store.Along(events=[("prepared", {"attempt": request.attempt})]),
         )
     failpoints.hit("takeover.prepared")
-    return messages.Prepared(definition)
+    return messages.Prepared(definition, pages=True)
 
 
 def _probe(
@@ -124,7 +124,7 @@ def _probe(
     definition = _insist(context, peer, row, document, request)
     make_folder(context.paths.work(row.id))
     capture.reserve(context.paths.work(row.id), request.memory, MEMORY_IN_TRANSIT)
-    return messages.Prepared(definition)
+    return messages.Prepared(definition, pages=True)
 
 
 def _insist(

@@ -38,7 +38,7 @@ async def connect_tunnel(context: Context, peer: link.Peer, attempt: str, kind: 
     Raises:
         PeerRefused: No such attempt is prepared.
     """
-    row, document = await asyncio.to_thread(_prepared, context, peer, attempt)
+    row, document = await asyncio.to_thread(prepared, context, peer, attempt)
     folder = context.paths.attempt(row.id, attempt)
     if kind in ("memory", "overlay"):
         try:
@@ -138,7 +138,12 @@ async def _run(
         tending.cancel()
 
 
-def _prepared(context: Context, peer: link.Peer, attempt: str) -> tuple[store.Replication, DestinationDocument]:
+def prepared(context: Context, peer: link.Peer, attempt: str) -> tuple[store.Replication, DestinationDocument]:
+    """Return the replication whose live attempt is prepared here.
+
+    Raises:
+        PeerRefused: No such attempt is.
+    """
     for row in context.catalog.replications.all():
         if row.role == "destination" and row.peer == peer.site and row.state == "switching-over":
             row, document = context.replications.destination(row.id)

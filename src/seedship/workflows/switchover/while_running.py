@@ -18,6 +18,7 @@ import msgspec
 
 from seedship import clock, failpoints, hypervisor, store
 from seedship.errors import MigrationFailed, SwitchoverDeclined
+from seedship.link import PAGE, PageIndex
 from seedship.link.valve import TunnelGate, Valve
 from seedship.model.books.ownership import SourceHandover
 from seedship.paths import Paths
@@ -29,6 +30,7 @@ from seedship.workflows.host import clear_leftovers, make_folder, written_disks
 from seedship.workflows.provisioning import read_platform
 from seedship.workflows.source import guarded_space, lift_write_limit, send_epoch, verify_replica, wait_applied
 from seedship.workflows.switchover import group_switchover, orders
+from seedship.workflows.switchover.memory_pages import DiskIndex
 
 _CACHE_LEAST: Final = 16 * MiB
 _CACHE_MOST: Final = GiB
@@ -66,13 +68,16 @@ def _attempt(context: Context, replication: str, handover: SourceHandover, kept:
         verify_replica(context, replication, rest=True)
     context.progress.begin(replication, "last rounds")
     send_epoch(context, replication)
-    written = written_disks(hypervisor.inspect(context.host, vm), document.disks)
+    facts = hypervisor.inspect(context.host, vm)
+    written = written_disks(facts, document.disks)
     overlays = {d.target: Path(_overlay(context.paths, replication, handover, d.target)) for d in written}
     clear_leftovers(context, replication, insist=True)
     if document.spec.capture == "bitmap":  # Otherwise the child disk of the last cut takes the overlay's place.
         hypervisor.push_overlay(context.host, vm, overlays)
     failpoints.hit("switchover.overlays")
     last = send_epoch(context, replication)
+    index = DiskIndex(context, vm, written, facts.memory, document.spec.export_rate)
+    kept.callback(index.close)
     wait_applied(context, replication, awaited=True)
     failpoints.hit("switchover.last-epoch")
     lift_write_limit(context, replication)  # Otherwise the write limit would travel with the definition.
@@ -94,6 +99,7 @@ def _attempt(context: Context, replication: str, handover: SourceHandover, kept:
         60.0,
     )
     failpoints.hit("switchover.prepared")
+    known = index.finish(context.interrupts.stopping(replication)) if ready.pages else None
     group_switchover.gate(context, replication)
     folder = context.paths.attempt(replication, handover.attempt)
     make_folder(folder)
@@ -112,7 +118,9 @@ def _attempt(context: Context, replication: str, handover: SourceHandover, kept:
         )
         valves = {"memory": valve, "gate": hold}
     kept.enter_context(
-        context.session.tunnels(row.peer, handover.attempt, sockets, hear={"gate": listener.feed}, valves=valves)
+        context.session.tunnels(
+            row.peer, handover.attempt, sockets, hear={"gate": listener.feed}, valves=valves, index=known
+        )
     )
     move = hypervisor.migrate(
         context.host,
@@ -132,8 +140,8 @@ def _attempt(context: Context, replication: str, handover: SourceHandover, kept:
         hold=hold,
     )
     failpoints.hit("switchover.migrated")
-    facts = {"prepare_ms": int(prepared * 1000), "last_epoch": last.changed}
-    kept.callback(_note, context, replication, move, facts)
+    timing = {"prepare_ms": int(prepared * 1000), "last_epoch": last.changed}
+    kept.callback(_note, context, replication, move, timing, known)
 
 
 def _cache(definition: str) -> int:
@@ -169,10 +177,13 @@ def _outpaces(context: Context, row: store.Replication, document: SourceDocument
     return outpaces
 
 
-def _note(context: Context, replication: str, move: hypervisor.Move, facts: dict[str, int]) -> None:
+def _note(
+    context: Context, replication: str, move: hypervisor.Move, facts: dict[str, int], known: PageIndex | None
+) -> None:
     moved = move.finish()
     facts |= {
         "memory": moved.memory_bytes,
+        "on_disks": known.hits * PAGE if known is not None else 0,
         "overlay": moved.disk_bytes,
         "downtime_ms": moved.downtime_ms,
         "ms": int(moved.seconds * 1000),
