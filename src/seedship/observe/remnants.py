@@ -23,11 +23,11 @@ from seedship.model import lifecycle
 from seedship.model.remote import is_remote
 from seedship.observe.findings import HealthFinding
 from seedship.workflows import Context, documents
-from seedship.workflows.source import OVERLAY_SUFFIX
+from seedship.workflows.source import KEPT_SUFFIX, OVERLAY_SUFFIX
 
 _WORK: Final = re.compile(r"[0-9a-f]{8}")
 _NAME: Final = re.compile(rf"{hypervisor.PREFIX}([0-9a-f]{{8}})-[0-9a-f]{{1,64}}")
-_OWN: Final = (OVERLAY_SUFFIX, ".scratch", ".sock", ".saved")
+_OWN: Final = (OVERLAY_SUFFIX, KEPT_SUFFIX, ".scratch", ".sock", ".saved")
 _WAIT_S: Final = 5.0
 _DEEPEST: Final = 64
 
@@ -102,7 +102,8 @@ class Remnants:
                 yield _left("work-files", f"the folder {folder}", "it is empty", partial(_prune, folder))
 
     def _work_file(self, path: Path, used: set[str]) -> HealthFinding:
-        name = "overlay" if path.suffix == OVERLAY_SUFFIX else "work-files"
+        overlay = path.suffix in (OVERLAY_SUFFIX, KEPT_SUFFIX)
+        name = "overlay" if overlay else "work-files"
         if str(path) in used:
             vm, target, layers = next(
                 (vm, disk.target, layers)
@@ -126,11 +127,11 @@ class Remnants:
                 "A process uses it",
                 f"Find the process: `fuser {shlex.quote(str(path))}`",
             )
-        if path.suffix == OVERLAY_SUFFIX and not self._is_bypassed(path, used):
+        if overlay and not self._is_bypassed(path, used):
             return HealthFinding(
                 name,
                 "warn",
-                f"{path} is an overlay of a disk that no VM of this host has",
+                f"{path} is an overlay that no VM of this host uses",
                 "It may hold the newest writes of that disk",
                 f"Inspect it with `qemu-img info {shlex.quote(str(path))}`, then merge or delete it",
             )
@@ -139,10 +140,10 @@ class Remnants:
         )
 
     def _is_bypassed(self, overlay: Path, used: set[str]) -> bool:
-        """Whether a VM uses the overlay's backing image directly, without the overlay."""
-        with suppress(SeedshipError):
+        """Whether an overlay has nothing in it, and a VM uses its backing image directly."""
+        with suppress(SeedshipError, OSError):
             below = nbd.image.info(overlay, image_format="qcow2", force_share=True).backing
-            return below is not None and below in used
+            return below is not None and below in used and nbd.image.is_blank(overlay)
         return False
 
     def bitmaps(self) -> Iterator[HealthFinding]:

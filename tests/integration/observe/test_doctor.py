@@ -370,6 +370,15 @@ def test_overlays_that_may_hold_what_was_written_last_stay(site, tmp_path) -> No
     on_top = hypervisor.Disk("vda", "disk", "file", "virtio", (hypervisor.ImageLayer(str(overlay), "qcow2"),))
     used = list(Remnants(site, [Vm("u", "vm7", (on_top,), "kvm", "q35", "", 1)]).work_files())
     assert [(one.state, one.repair) for one in used] == [("fail", None)]
+    subprocess.run(["qemu-io", "-c", "write -P 7 0 64k", overlay], check=True, capture_output=True)
+    for path in (overlay, overlay.with_name("vda.overlay.kept")):
+        if path != overlay:  # As a fence leaves it.
+            overlay.rename(path)
+        written = list(Remnants(site, [stands]).work_files())
+        assert [(one.check, one.state, one.repair) for one in written] == [("overlay", "warn", None)]
+        assert str(path) in written[0].what
+    path.unlink()
+    nbd.image.create(overlay, "qcow2", 1 << 20, backing=base)
     assert mended(found[0]).state == "mended"
     assert not work.exists()
 

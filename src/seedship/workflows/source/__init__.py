@@ -39,6 +39,7 @@ from seedship.workflows.source.snapshots.foreign import insist_no_snapshots
 from seedship.workflows.source.snapshots.left_out import insist_none_left_out
 from seedship.workflows.source.snapshots.offline import stopped_identity
 from seedship.workflows.source.snapshots.overlays import (
+    KEPT_SUFFIX,
     commit_back,
     commit_offline,
     discard_unused_overlays,
@@ -48,6 +49,7 @@ from seedship.workflows.source.snapshots.quiesce import thaw_controller
 from seedship.workflows.source.snapshots.remote_images import record_access
 
 __all__ = [
+    "KEPT_SUFFIX",
     "OVERLAY_SUFFIX",
     "MemoryPointController",
     "MirrorController",

@@ -26,7 +26,7 @@ from seedship.workflows.source.snapshots import detached, foreign
 from seedship.workflows.source.snapshots.detached import is_own_overlay
 
 log = logging.getLogger(__name__)
-_KEPT = ".kept"
+KEPT_SUFFIX = ".kept"
 """Ends the name of an overlay that was set aside."""
 
 
@@ -151,7 +151,7 @@ def set_aside(context: Context, replication: str, merged: Collection[str] = ()) 
     """Keep what ``_insist_all_found`` would refuse, under another name: the VM runs at the other site. Repeatable."""
     row, _ = context.replications.source(replication)
     for path in _unfound(context, replication, merged):
-        kept = Path(path + _KEPT)
+        kept = Path(path + KEPT_SUFFIX)
         Path(path).rename(kept)
         log.warning("%s: %s is kept: it has writes to a disk, and is based on no image of the VM", row.vm_name, kept)
 
