@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import struct
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -281,13 +282,23 @@ def resize(path: Path, image_format: str, size: int) -> None:
     _run(["resize", "-q", "-f", image_format, str(path), str(size)])
 
 
-def commit(path: Path, image_format: str = "qcow2") -> None:
+def commit(path: Path, image_format: str = "qcow2", *, stop: Callable[[], bool] | None = None) -> bool:
     """Merge an overlay that nobody has open into its backing image.
+
+    Args:
+        stop: Queried about once a second; True ends it early. The chain reads as before, and it can be repeated.
+
+    Returns:
+        Whether it was merged.
 
     Raises:
         NbdFailed: It cannot be merged. Both images are as they were.
     """
-    _run_on(path, image_format, ["commit", "-q", "-d"])
+    try:
+        _run_on(path, image_format, ["commit", "-q", "-d"], stop=stop)
+    except _Stopped:
+        return False
+    return True
 
 
 def rebase(path: Path, onto: Path, onto_format: str) -> None:
@@ -330,28 +341,43 @@ def _named(base: Path) -> str:
     return backing_name(base) if is_remote(base) else str(base)
 
 
+class _Stopped(Exception):
+    """The program was ended because the caller asked for it."""
+
+
 def _run_on(
-    path: Path, image_format: str, words: list[str], *after: str, share: bool = False, limit: float | None = None
+    path: Path,
+    image_format: str,
+    words: list[str],
+    *after: str,
+    share: bool = False,
+    limit: float | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> bytes:
     """Run qemu-img on an image, which may be remote or based on a remote one."""
     opened = remote.opened(path, image_format, share=share)
     if opened is None:
-        return _run([*words, *(["-U"] if share else []), "-f", image_format, str(path), *after])
+        return _run([*words, *(["-U"] if share else []), "-f", image_format, str(path), *after], stop=stop)
     with opened.secret() as (secret, descriptors):
         try:
-            return _run([*words, *secret, opened.name, *after], limit, descriptors)
+            return _run([*words, *secret, opened.name, *after], limit, descriptors, stop)
         except NbdFailed as error:
             raise NbdFailed(error.what, error.why.replace(opened.name, str(path))) from error
 
 
-def _run(words: list[str], limit: float | None = None, descriptors: tuple[int, ...] = ()) -> bytes:
+def _run(
+    words: list[str],
+    limit: float | None = None,
+    descriptors: tuple[int, ...] = (),
+    stop: Callable[[], bool] | None = None,
+) -> bytes:
     what = f"qemu-img {words[0]}"
     try:
         with subprocess.Popen(
             ["qemu-img", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=descriptors
         ) as program:
             try:
-                out, errors = _awaited(program) if limit is None else program.communicate(timeout=limit)
+                out, errors = _awaited(program, stop) if limit is None else program.communicate(timeout=limit)
             except BaseException:
                 program.kill()
                 raise
@@ -364,10 +390,11 @@ def _run(words: list[str], limit: float | None = None, descriptors: tuple[int, .
     return out
 
 
-def _awaited(program: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
+def _awaited(program: subprocess.Popen[bytes], stop: Callable[[], bool] | None) -> tuple[bytes, bytes]:
     """Return what a program wrote, however long it works.
 
     Raises:
+        _Stopped: ``stop`` asked for its end.
         TimeoutError: it neither read, wrote nor computed for ``_STILL_S`` seconds.
     """
     patience = Patience(_STILL_S)
@@ -375,6 +402,8 @@ def _awaited(program: subprocess.Popen[bytes]) -> tuple[bytes, bytes]:
         try:
             return program.communicate(timeout=_CHECK_S)
         except subprocess.TimeoutExpired:
+            if stop is not None and stop():
+                raise _Stopped from None
             if patience.left(_activity(program.pid)) <= 0:
                 raise TimeoutError(f"it has not read or written anything for {_STILL_S:g} s") from None
 

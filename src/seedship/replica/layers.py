@@ -12,7 +12,7 @@ file of ours beside them is a leftover of a step that did not complete.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -179,10 +179,13 @@ class Layers:
             for disk in range(len(self.stack.names)):
                 self.path(disk, top.number).unlink(missing_ok=True)
 
-    def thin(self) -> None:
+    def thin(self, stop: Callable[[], bool] | None = None) -> None:
         """Merge each layer into the one below if nobody pins that one any more.
 
         The content of other layers is unchanged.
+
+        Args:
+            stop: Queried about once a second; True leaves what is not merged yet for later.
 
         A layer whose files are in direct use (opened, or the basis of a clone) is left for later. A crash at any
         point repeats the merge: the upper layer still covers what was merged already.
@@ -200,7 +203,8 @@ class Layers:
                 path = self.path(disk, layer.number)
                 if not path.exists():
                     continue
-                image.commit(path)
+                if not image.commit(path, stop=stop):
+                    return
                 failpoints.hit("replica.thin")
                 if above is not None:
                     image.rebase(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kept layers show their epoch for as long as they are kept, whatever is merged around them, and dies meanwhile."""
 
+import itertools
 import random
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from seedship import failpoints, nbd
 from seedship.errors import Conflict
 from seedship.nbd import image
 from seedship.replica import Layers, Stack
+from seedship.units import MiB
 
 SIZES = (3 * 2**20, 2**20 + 512)
 
@@ -96,6 +98,35 @@ def test_points_are_what_they_were(tmp_path: Path, kind: str, seed: int) -> None
     check(layers, {}, now)
     assert len(layers.stack.layers) == 1
     assert not list(tmp_path.glob("*.layer*"))
+
+
+@pytest.mark.parametrize("kind", ["qcow2", "raw"])
+@pytest.mark.parametrize("after", [1, 4, 16])
+def test_a_merge_that_gives_way_is_repeated_later(
+    tmp_path: Path, kind: str, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change of the owner does not wait for gigabytes that are merged: qemu-img is ended in the middle of them."""
+    monkeypatch.setattr(nbd.image, "_CHECK_S", 0.005)
+    rng, size = random.Random(after), 96 * MiB
+    layers = Layers.create(tmp_path / "layers.json", tmp_path, Stack(("a.img",), (kind,), (size,)))
+    contents = {}
+    for name in ("point:1", "point:2"):
+        layers.writable()
+        contents[name] = rng.randbytes(size)
+        with nbd.serve(layers.path(0), layers.format(0), read_only=False) as socket, nbd.Writer(socket, "disk") as to:
+            to.write(contents[name], 0)
+            to.flush()
+        layers.pin(name)
+    layers.unpin("point:1", merge=False)
+    queries = itertools.count(1)
+    layers.thin(lambda: next(queries) >= after)
+    assert next(queries) == after + 1, "it was ended the first time that somebody asked"
+    assert len(layers.stack.layers) == 2
+    layers = Layers(tmp_path / "layers.json", tmp_path)
+    assert read(layers, 0, layers.check_pinned("point:2")) == contents["point:2"]
+    layers.thin(lambda: False)
+    assert len(layers.stack.layers) == 1
+    assert read(layers, 0, layers.check_pinned("point:2")) == contents["point:2"]
 
 
 @pytest.mark.parametrize("kind", ["qcow2", "raw"])

@@ -328,3 +328,14 @@ def test_a_chain_is_no_longer_than_libvirt_can_start(site: Context, monkeypatch:
     assert {1, 23, 24, 25} <= set(made.listed(0))
     assert len(made.replica.layers.stack.layers) <= 22
     made.replica.close()
+
+
+def test_a_merge_gives_way_to_a_change_of_the_owner(three: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is made up for with the next epoch."""
+    monkeypatch.setattr(nbd.image, "_CHECK_S", 0.001)  # of the tens of milliseconds that qemu-img takes
+    with three.site.locks.urgently(NAME), three.site.locks.urgently(NAME):
+        three.advance(3)
+        crowded = len(three.replica.layers.stack.layers)
+    assert not three.site.locks.is_urgent(NAME)
+    three.advance()
+    assert len(three.replica.layers.stack.layers) < crowded

@@ -39,9 +39,11 @@ class Images:
         path.touch()
         self.tables[path], self.below[path] = {}, backing
 
-    def commit(self, path: Path) -> None:
+    def commit(self, path: Path, *, stop: object) -> bool:
+        assert stop is None
         self.tables[self.below[path]].update(self.tables[path])
         self.merged.append(len(self.tables[path]))
+        return True
 
     def rebase(self, path: Path, backing: Path, _format: str) -> None:
         self.below[path] = backing

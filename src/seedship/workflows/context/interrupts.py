@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class Interrupts:
@@ -36,7 +38,25 @@ class Locks:
 
     def __init__(self) -> None:
         self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
+        self._urgent = Counter[str]()
+        self._guard = threading.Lock()
 
     def of(self, replication: str, part: str) -> threading.RLock:
         """The lock of one part (``step``, ``journal``, ``change``) of a replication."""
         return self._locks[f"{part}:{replication}"]
+
+    @contextmanager
+    def urgently(self, replication: str) -> Iterator[None]:
+        """A change of the owner waits for the step's lock meanwhile: what can be repeated later gives way."""
+        with self._guard:
+            self._urgent[replication] += 1
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._urgent[replication] -= 1
+                self._urgent += Counter()  # Without those that nobody waits for.
+
+    def is_urgent(self, replication: str) -> bool:
+        """Whether a change of the owner waits for the step's lock."""
+        return self._urgent[replication] > 0

@@ -186,6 +186,7 @@ def _locked(locks: Locks, group: Membership) -> Iterator[None]:
     """Hold the step locks of all members, in sorted order."""
     with ExitStack() as stack:
         for member in sorted(group.members):
+            stack.enter_context(locks.urgently(member))
             stack.enter_context(locks.of(member, "step"))
         yield
 

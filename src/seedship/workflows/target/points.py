@@ -95,7 +95,7 @@ def after_epoch(context: Context, replication: str, replica: Replica, epoch: int
     for kept in _kept(replica.layers):
         if group is None or kept.group != group.id or kept.epoch not in points:
             replica.layers.unpin(kept.name, merge=False)
-    replica.layers.thin()
+    replica.layers.thin(lambda: context.locks.is_urgent(replication))
 
 
 def common_moments(
