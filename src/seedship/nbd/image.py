@@ -14,20 +14,16 @@ import msgspec
 
 from seedship.errors import NbdFailed
 from seedship.model.remote import backing as backing_name
-from seedship.model.remote import canonical, is_remote, without_secrets
+from seedship.model.remote import canonical, is_remote
 from seedship.native import tool
-from seedship.nbd import placed, remote, server
+from seedship.nbd import placed, qemu_img, remote, server
 from seedship.nbd.secret import inherited
-from seedship.runtime import Patience
 
 _HEAD: Final = 104
 _FOREIGN_S: Final = 60.0
 """Timeout for inspecting an image's header and tables."""
-_STILL_S: Final = 600.0
-"""Seconds in which qemu-img must have read, written or computed something."""
 _REMOTE_S: Final = 30.0
 """Timeout for the facts of an image that is opened over the network."""
-_CHECK_S: Final = 1.0
 _TRIES: Final = 5
 _UNSURE: Final = "Unable to get accurate CPU usage"
 """QEMU measures how fast the machine derives keys. On a busy machine the clock of a thread may be paused meanwhile
@@ -89,12 +85,12 @@ def info(path: Path, *, image_format: str | None = None, force_share: bool = Fal
     """
     words = ["info", "--output=json"]
     if is_remote(path):
-        return _parsed(_run_on(path, "raw", words, limit=_REMOTE_S))
+        return _parsed(qemu_img.run_on(path, "raw", words, limit=_REMOTE_S))
     if force_share:
         words.append("-U")
     if image_format:
         words += ["-f", image_format]
-    return _parsed(_run([*words, str(path)]))
+    return _parsed(qemu_img.run([*words, str(path)]))
 
 
 def _parsed(output: bytes) -> ImageInfo:
@@ -252,7 +248,7 @@ def create(
     for left in reversed(range(_TRIES)):
         with inherited(server.KEY, passphrase) as (secret, descriptors):
             try:
-                _run([*words, *secret, str(path), str(size)], descriptors=descriptors)
+                qemu_img.run([*words, *secret, str(path), str(size)], descriptors=descriptors)
                 return
             except NbdFailed as error:
                 if not left or not passphrase or _UNSURE not in error.why:
@@ -270,7 +266,7 @@ def layout(path: Path, image_format: str, size: int) -> placed.Layout | None:
         return None
     if image_format == "raw":
         return ((0, size, 0),)
-    return placed.layout(_run(["map", "--output=json", "-f", image_format, str(path)]), size)
+    return placed.layout(qemu_img.run(["map", "--output=json", "-f", image_format, str(path)]), size)
 
 
 def resize(path: Path, image_format: str, size: int) -> None:
@@ -279,7 +275,7 @@ def resize(path: Path, image_format: str, size: int) -> None:
     Raises:
         NbdFailed: The image cannot be grown.
     """
-    _run(["resize", "-q", "-f", image_format, str(path), str(size)])
+    qemu_img.run(["resize", "-q", "-f", image_format, str(path), str(size)])
 
 
 def commit(path: Path, image_format: str = "qcow2", *, stop: Callable[[], bool] | None = None) -> bool:
@@ -295,8 +291,8 @@ def commit(path: Path, image_format: str = "qcow2", *, stop: Callable[[], bool] 
         NbdFailed: It cannot be merged. Both images are as they were.
     """
     try:
-        _run_on(path, image_format, ["commit", "-q", "-d"], stop=stop)
-    except _Stopped:
+        qemu_img.run_on(path, image_format, ["commit", "-q", "-d"], stop=stop)
+    except qemu_img.Stopped:
         return False
     return True
 
@@ -307,7 +303,7 @@ def rebase(path: Path, onto: Path, onto_format: str) -> None:
     Raises:
         NbdFailed: The image cannot be changed.
     """
-    _run(["rebase", "-u", "-f", "qcow2", "-b", _named(onto), "-F", onto_format, str(path)])
+    qemu_img.run(["rebase", "-u", "-f", "qcow2", "-b", _named(onto), "-F", onto_format, str(path)])
 
 
 def copy(source: Path, source_format: str, target: Path, target_format: str) -> None:
@@ -316,7 +312,7 @@ def copy(source: Path, source_format: str, target: Path, target_format: str) -> 
     Raises:
         NbdFailed: The copy cannot be created; a part of it may exist.
     """
-    _run_on(source, source_format, ["convert", "-q", "-O", target_format], str(target), share=True)
+    qemu_img.run_on(source, source_format, ["convert", "-q", "-O", target_format], str(target), share=True)
 
 
 def repair_leaks(path: Path) -> None:
@@ -325,7 +321,7 @@ def repair_leaks(path: Path) -> None:
     Raises:
         NbdFailed: The image has other damage.
     """
-    _run(["check", "-q", "-f", "qcow2", "-r", "leaks", str(path)])
+    qemu_img.run(["check", "-q", "-f", "qcow2", "-r", "leaks", str(path)])
 
 
 def remove_bitmap(path: Path, name: str) -> None:
@@ -334,87 +330,8 @@ def remove_bitmap(path: Path, name: str) -> None:
     Raises:
         NbdFailed: The bitmap cannot be removed.
     """
-    _run(["bitmap", "--remove", "-f", "qcow2", str(path), name])
+    qemu_img.run(["bitmap", "--remove", "-f", "qcow2", str(path), name])
 
 
 def _named(base: Path) -> str:
     return backing_name(base) if is_remote(base) else str(base)
-
-
-class _Stopped(Exception):
-    """The program was ended because the caller asked for it."""
-
-
-def _run_on(
-    path: Path,
-    image_format: str,
-    words: list[str],
-    *after: str,
-    share: bool = False,
-    limit: float | None = None,
-    stop: Callable[[], bool] | None = None,
-) -> bytes:
-    """Run qemu-img on an image, which may be remote or based on a remote one."""
-    opened = remote.opened(path, image_format, share=share)
-    if opened is None:
-        return _run([*words, *(["-U"] if share else []), "-f", image_format, str(path), *after], stop=stop)
-    with opened.secret() as (secret, descriptors):
-        try:
-            return _run([*words, *secret, opened.name, *after], limit, descriptors, stop)
-        except NbdFailed as error:
-            raise NbdFailed(error.what, error.why.replace(opened.name, str(path))) from error
-
-
-def _run(
-    words: list[str],
-    limit: float | None = None,
-    descriptors: tuple[int, ...] = (),
-    stop: Callable[[], bool] | None = None,
-) -> bytes:
-    what = f"qemu-img {words[0]}"
-    try:
-        with subprocess.Popen(
-            ["qemu-img", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, pass_fds=descriptors
-        ) as program:
-            try:
-                out, errors = _awaited(program, stop) if limit is None else program.communicate(timeout=limit)
-            except BaseException:
-                program.kill()
-                raise
-    except subprocess.TimeoutExpired as error:
-        raise NbdFailed(what, f"it did not end in {limit:g} s") from error
-    except (OSError, TimeoutError) as error:
-        raise NbdFailed(what, str(error)) from error
-    if program.returncode:
-        raise NbdFailed(what, without_secrets(errors.decode(errors="replace").strip()))
-    return out
-
-
-def _awaited(program: subprocess.Popen[bytes], stop: Callable[[], bool] | None) -> tuple[bytes, bytes]:
-    """Return what a program wrote, however long it works.
-
-    Raises:
-        _Stopped: ``stop`` asked for its end.
-        TimeoutError: it neither read, wrote nor computed for ``_STILL_S`` seconds.
-    """
-    patience = Patience(_STILL_S)
-    while True:
-        try:
-            return program.communicate(timeout=_CHECK_S)
-        except subprocess.TimeoutExpired:
-            if stop is not None and stop():
-                raise _Stopped from None
-            if patience.left(_activity(program.pid)) <= 0:
-                raise TimeoutError(f"it has not read or written anything for {_STILL_S:g} s") from None
-
-
-def _activity(pid: int) -> tuple[str, ...]:
-    """Return what changes while a process works: its counts of bytes, and its processor time (proc(5))."""
-    seen = []
-    for name in ("io", "stat"):
-        try:
-            text = Path(f"/proc/{pid}/{name}").read_text()
-        except OSError:  # It ends at this moment.
-            continue
-        seen.append(text if name == "io" else " ".join(text.rpartition(")")[2].split()[11:13]))
-    return tuple(seen)

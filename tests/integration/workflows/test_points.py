@@ -20,6 +20,7 @@ from seedship.model import BLOCK, DiskIndex, DiskSpec, Lineage
 from seedship.model.books import DestinationBook
 from seedship.model.retention import NESTED_POINTS
 from seedship.model.spec import Retention
+from seedship.nbd import qemu_img
 from seedship.replica import Layers, Replica
 from seedship.workflows import Context, documents
 from seedship.workflows.context.listing import HELD_BEYOND, HELD_S, Listing
@@ -332,7 +333,7 @@ def test_a_chain_is_no_longer_than_libvirt_can_start(site: Context, monkeypatch:
 
 def test_a_merge_gives_way_to_a_change_of_the_owner(three: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
     """And is made up for with the next epoch."""
-    monkeypatch.setattr(nbd.image, "_CHECK_S", 0.001)  # of the tens of milliseconds that qemu-img takes
+    monkeypatch.setattr(qemu_img, "_CHECK_S", 0.001)  # of the tens of milliseconds that qemu-img takes
     with three.site.locks.urgently(NAME), three.site.locks.urgently(NAME):
         three.advance(3)
         crowded = len(three.replica.layers.stack.layers)

@@ -31,7 +31,7 @@ PROGRESS = {
     "link/push.py:__init__(patience_s=300.0)": "an acknowledgment of one segment arrives",
     "model/bounds.py:RESPONSE_STALL_S": "a receiver takes something",
     "model/remote.py:_TIMEOUT_S": "one request to an iSCSI target, of at most a few MiB",
-    "nbd/image.py:_STILL_S": "qemu-img's counts of bytes or its processor time change",
+    "nbd/qemu_img.py:_STILL_S": "qemu-img's counts of bytes or its processor time change",
     "native/worker.py:PATIENCE_S": "one piece of at most a segment",
     "observe/controllers.py:_STUCK_S": "only reported",
     "observe/health.py:_STALLED_S": "only reported",
