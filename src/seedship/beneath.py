@@ -41,6 +41,28 @@ class _How(ctypes.Structure):
     _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
 
 
+def give(path: Path, owner: os.stat_result, mode: int | None = None) -> None:
+    """Give a file, folder or socket of ours to the owner and group of ``owner``, and set its permission bits.
+
+    The folder may belong to QEMU's user, who can put a symbolic link in its place: what that leads to is never given.
+    Without the right to change owners this process is QEMU's user already, and the owner stays.
+
+    Raises:
+        OSError: There is nothing, or a symbolic link.
+    """
+    descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if stat.S_ISLNK(os.fstat(descriptor).st_mode):
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+        through = f"/proc/self/fd/{descriptor}"
+        with suppress(PermissionError):
+            os.chown(through, owner.st_uid, owner.st_gid)
+        if mode is not None:
+            os.chmod(through, mode)
+    finally:
+        os.close(descriptor)
+
+
 @dataclass(frozen=True)
 class Mount:
     """A mounted file system, as ``/proc/self/mountinfo`` describes it."""

@@ -12,7 +12,6 @@ function here checks for a job first. ``recover`` clears what a killed process o
 
 from __future__ import annotations
 
-import os
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from typing import Any, Final
 
 import libvirt
 
-from seedship import clock
+from seedship import beneath, clock
 from seedship.errors import (
     CheckpointBroken,
     DiskUnsupported,
@@ -267,8 +266,7 @@ def _make(folder: Path) -> None:
     owner = parent.stat()
     for path in reversed(missing):
         path.mkdir(mode=0o750)
-        with suppress(PermissionError):  # Without the right to change owners, this process already is QEMU's user.
-            os.chown(path, owner.st_uid, owner.st_gid)
+        beneath.give(path, owner)
 
 
 def _job(domain: Any) -> CutJob | None:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import threading
 from collections.abc import Collection, Coroutine, Iterator, Mapping
 from concurrent.futures import Future
@@ -12,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from seedship import beneath
 from seedship.errors import InvalidRequest, LinkPaused, SeedshipError
 from seedship.link import tunnel, wire
 from seedship.link.client import Client, join
@@ -256,10 +256,7 @@ class LinkSession:
         for kind, path in sockets.items():
             path.unlink(missing_ok=True)
             servers.append(await asyncio.start_unix_server(acceptor(kind), str(path)))
-            owner = path.parent.stat()
-            with suppress(PermissionError):
-                os.chown(path, owner.st_uid, owner.st_gid)
-            path.chmod(mode)
+            beneath.give(path, path.parent.stat(), mode)
         return servers, tasks
 
     async def _unlisten(self, servers: list[asyncio.Server], tasks: set[asyncio.Task[None]]) -> None:

@@ -173,7 +173,11 @@ class Layers:
             if top.pins or below.pins:
                 return
             for disk in range(len(self.stack.names)):
-                image.commit(self.path(disk, top.number))
+                path = self.path(disk, top.number)
+                # A merge that was interrupted in the layer below has put some disks onto a lower one already; the
+                # rest of that layer would go over what is committed here.
+                image.rebase(path, self.path(disk, below.number), self.format(disk, below.number))
+                image.commit(path)
             failpoints.hit("replica.merge")
             self._save(msgspec.structs.replace(self.stack, layers=self.stack.layers[:-1]))
             for disk in range(len(self.stack.names)):
@@ -203,7 +207,7 @@ class Layers:
                 path = self.path(disk, layer.number)
                 if not path.exists():
                     continue
-                if not image.commit(path, stop=stop):
+                if (stop is not None and stop()) or not image.commit(path, stop=stop):
                     return
                 failpoints.hit("replica.thin")
                 if above is not None:

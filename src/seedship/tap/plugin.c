@@ -180,6 +180,7 @@ static void mode(uint64_t now)
 {
   if (!board[MIRROR]) {
     waits = false;
+    sample_count = 0;
     board[SYNCHRONOUS] = 0;
     return;
   }

@@ -135,6 +135,7 @@ class _Tap:
         state = self.state
         if not state.mirror:
             self.waits = False
+            self.past.clear()
             state.synchronous = 0
             return
         if self.waits:

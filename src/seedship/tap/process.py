@@ -15,14 +15,21 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
-from seedship import clock
+from seedship import beneath, clock
 from seedship.errors import TapFailed
 from seedship.tap import state as state_
 from seedship.tap.state import SharedNumbers
 from seedship.tap.supervisor import COMMAND, FACTS, LOG, LONGEST, PATIENCE_S, SOCKET, begun
+from seedship.units import MiB
 
 _START_S: Final = 20.0
 _MARK_S: Final = 5.0
+_THREADS: Final = 16
+"""Of each connection: as many writes as a mirror of QEMU's has under way (block/mirror.c, MAX_IN_FLIGHT)."""
+_ITSELF: Final = 256 * MiB
+"""Memory of nbdkit, and of an interpreter."""
+_LONGEST_FILE: Final = 16 * MiB
+"""Bytes; a file of the log has 9 MiB at most."""
 _RUN: Final = "import sys; from pathlib import Path; from seedship.tap.supervisor import main; main(Path(sys.argv[1]))"
 _children: list[subprocess.Popen[bytes]] = []
 """Child processes of this process, reaped so that they do not stay as zombies."""
@@ -54,7 +61,7 @@ class TapProcess:
     def alive(self) -> bool:
         """Whether its process runs."""
         _reap()
-        return begun(self.pid) == self._since
+        return bool(self._since) and begun(self.pid) == self._since
 
     @property
     def healthy(self) -> bool:
@@ -170,17 +177,17 @@ def start(
     (folder / "spool").mkdir(parents=True)
     sockets.mkdir(mode=0o770, exist_ok=True)
     owner = sockets.parent.stat()
-    with suppress(PermissionError):
-        os.chown(sockets, owner.st_uid, owner.st_gid)
+    beneath.give(sockets, owner)
     for name in ("nbd.sock", "tap.sock", "daemon.sock"):
         (sockets / name).unlink(missing_ok=True)
     SharedNumbers(folder / "board").close()
     names = ",".join(f"{target}:{size}" for target, size in disks.items())
     words = [
+        *_limits(len(disks)),
         "nbdkit",
         "--foreground",
         "--threads",
-        "32",
+        str(_THREADS),
         "--unix",
         str(sockets / "nbd.sock"),
         *(["python"] if served_by.suffix == ".py" else []),
@@ -204,10 +211,24 @@ def start(
     if not tap.healthy or not socket_.exists():
         tap.stop()
         raise TapFailed((folder / LOG).read_text()[-300:].strip() or "it does not answer")
-    with suppress(PermissionError):
-        os.chown(socket_, owner.st_uid, owner.st_gid)
-    socket_.chmod(0o660)
+    try:
+        beneath.give(socket_, owner, 0o660)
+    except OSError as error:
+        tap.stop()
+        raise TapFailed(str(error)) from error
     return tap
+
+
+def _limits(disks: int) -> list[str]:
+    """Return the words that keep a QEMU that was taken over from using up this host's descriptors, memory or disk.
+
+    QEMU opens one connection for each disk, and another before it gives up a broken one. A thread has its stack and
+    one request, of at most 1 MiB if it is one that was offered. What goes to the log of nbdkit's messages is bounded
+    like any file.
+    """
+    connections = 8 + 2 * disks
+    memory = _ITSELF + connections * _THREADS * 3 * MiB
+    return ["prlimit", f"--nofile={64 + connections}", f"--fsize={_LONGEST_FILE}", f"--stack={MiB}", f"--data={memory}"]
 
 
 def find(folder: Path, sockets: Path) -> TapProcess | None:

@@ -14,10 +14,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import selectors
-import signal
+import resource
+import select
 import socket
 import subprocess
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -52,66 +53,88 @@ class _Tap:
         return now - max(self.numbers.beat, self.since) > PATIENCE_S * 1e9
 
 
+class _Watch:
+    """The taps that run, watched by a thread that touches no file system."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taps: dict[int, _Tap] = {}
+        """By process id."""
+        self._rests_since = time.monotonic()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def add(self, tap: _Tap) -> None:
+        with self._lock:
+            self._taps[tap.process.pid] = tap
+
+    def is_over(self) -> bool:
+        """Whether there has been no tap for a while."""
+        with self._lock:
+            return not self._taps and time.monotonic() - self._rests_since > _REST_S
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(_LOOK_S)
+            now = time.monotonic_ns()
+            with self._lock:
+                for pid, tap in list(self._taps.items()):
+                    if tap.process.poll() is not None:
+                        tap.numbers.close()
+                        del self._taps[pid]
+                        self._rests_since = time.monotonic()
+                    elif tap.hangs(now):
+                        tap.process.kill()
+
+
 class _Supervisor:
+    """Starts taps. The kernel ends them with the thread that started them: the main one."""
+
     def __init__(self, server: socket.socket) -> None:
         self._server = server
-        self._taps: dict[int, _Tap] = {}
-        """By process handle."""
-        self._news = selectors.DefaultSelector()
-        self._news.register(server, selectors.EVENT_READ)
-        self._rests_since = time.monotonic()
+        self._watch = _Watch()
 
     def run(self) -> None:
-        """Watch until there has been no tap for a while."""
-        while self._taps or time.monotonic() - self._rests_since < _REST_S:
-            for key, _ in self._news.select(_LOOK_S):
-                if key.fileobj is self._server:
-                    self._answer()
-                else:
-                    self._ended(key.fd)
-            now = time.monotonic_ns()
-            for handle, tap in self._taps.items():
-                if tap.hangs(now):
-                    with suppress(ProcessLookupError):
-                        signal.pidfd_send_signal(handle, signal.SIGKILL)
-
-    def _answer(self) -> None:
-        asker, _ = self._server.accept()
-        with asker, suppress(OSError):  # It is gone, and will find the tap by its folder.
-            asker.settimeout(_ASKER_S)
-            folder = Path(os.fsdecode(asker.recv(LONGEST)))
+        """Serve until there has been no tap for a while."""
+        while not self._watch.is_over():
+            if not select.select([self._server], [], [], _LOOK_S)[0]:
+                continue
             try:
-                self._start(folder)
-                why = ""
-            except (OSError, ValueError) as error:
-                why = str(error) or type(error).__name__
-            asker.send(os.fsencode(why)[:LONGEST])
+                asker, _ = self._server.accept()
+            except OSError:  # No descriptors, or it is gone: it comes again.
+                time.sleep(_LOOK_S)
+                continue
+            with asker, suppress(OSError):
+                self._answer(asker)
+
+    def _answer(self, asker: socket.socket) -> None:
+        asker.settimeout(_ASKER_S)
+        folder = Path(os.fsdecode(asker.recv(LONGEST)))
+        gone = select.poll()
+        gone.register(asker, 0)
+        if gone.poll(0):  # It gave up meanwhile, and may have asked again.
+            return
+        try:
+            self._start(folder)
+            why = ""
+        except (OSError, ValueError, TypeError) as error:
+            why = str(error) or type(error).__name__
+        asker.send(os.fsencode(why)[:LONGEST])
 
     def _start(self, folder: Path) -> None:
         command = json.loads((folder / COMMAND).read_text())
+        numbers = SharedNumbers(folder / "board")
         with open(folder / LOG, "wb") as log:
             # The process asks the kernel to be killed when its parent ends, and becomes nbdkit.
             words = ["setpriv", "--pdeathsig", "KILL", *command]
             process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=folder)
+        self._watch.add(_Tap(process, numbers, time.monotonic_ns()))
         try:
-            handle = os.pidfd_open(process.pid)
-            self._taps[handle] = _Tap(process, SharedNumbers(folder / "board"), time.monotonic_ns())
-            self._news.register(handle, selectors.EVENT_READ)
+            fresh = folder / (FACTS + ".new")
+            fresh.write_text(json.dumps({"pid": process.pid, "begun": begun(process.pid)}))
+            fresh.rename(folder / FACTS)
         except OSError:
-            process.kill()  # It would run unwatched.
-            process.wait()
+            process.kill()  # Nobody would find it.
             raise
-        fresh = folder / (FACTS + ".new")
-        fresh.write_text(json.dumps({"pid": process.pid, "begun": begun(process.pid)}))
-        fresh.rename(folder / FACTS)
-
-    def _ended(self, handle: int) -> None:
-        self._news.unregister(handle)
-        tap = self._taps.pop(handle)
-        tap.process.wait()
-        tap.numbers.close()
-        os.close(handle)
-        self._rests_since = time.monotonic()
 
 
 def begun(pid: int) -> str:
@@ -138,6 +161,8 @@ def main(home: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     os.chdir(home)  # The path of a socket is short.
     Path(SOCKET).unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as server:

@@ -3,6 +3,7 @@
 
 import ctypes
 import os
+import socket
 import stat
 import subprocess
 import threading
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from seedship import beneath
 from seedship.beneath import DEEPEST, Held
 
 _RENAME_EXCHANGE = 2
@@ -218,3 +220,27 @@ def test_a_way_there_that_is_a_link_is_resolved_once(at: Path) -> None:
     assert held.names() == ["x"]
     held.check()
     held.close()
+
+
+@pytest.mark.parametrize("made", ["file", "folder", "socket"])
+def test_what_is_given_away_is_never_what_a_link_leads_to(tmp_path: Path, made: str) -> None:
+    """QEMU's user owns the folder, and puts a link where this process has just made something."""
+    (tmp_path / "theirs").touch()
+    os.chown(tmp_path / "theirs", 12345, 12345)
+    owner = (tmp_path / "theirs").stat()
+    victim, path = tmp_path / "victim", tmp_path / "made"
+    victim.touch(mode=0o600)
+    if made == "file":
+        path.touch()
+    elif made == "folder":
+        path.mkdir()
+    else:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(path))
+    beneath.give(path, owner, 0o660)
+    assert (path.stat().st_uid, path.stat().st_gid, path.stat().st_mode & 0o777) == (12345, 12345, 0o660)
+    path.rename(tmp_path / "aside")
+    path.symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic link"):
+        beneath.give(path, owner, 0o660)
+    assert (victim.stat().st_uid, victim.stat().st_mode & 0o777) == (0, 0o600)

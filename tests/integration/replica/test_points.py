@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from seedship import failpoints, nbd
-from seedship.errors import Conflict
+from seedship.errors import Conflict, NbdFailed
 from seedship.nbd import image, qemu_img
 from seedship.replica import Layers, Stack
 from seedship.units import MiB
@@ -37,6 +37,10 @@ def read(layers: Layers, disk: int, layer: int) -> bytes:
         found = bytearray(reader.size)
         reader.read_into(found, 0)
     return bytes(found)
+
+
+def fail() -> bool:
+    raise NbdFailed("qemu-img commit", "it was killed")
 
 
 def check(layers: Layers, kept: dict[str, list[bytes]], now: list[bytearray]) -> None:
@@ -127,6 +131,42 @@ def test_a_merge_that_gives_way_is_repeated_later(
     layers.thin(lambda: False)
     assert len(layers.stack.layers) == 1
     assert read(layers, 0, layers.check_pinned("point:2")) == contents["point:2"]
+
+
+@pytest.mark.parametrize("kind", ["qcow2", "raw"])
+@pytest.mark.parametrize("by", ["request", "kill"])
+def test_what_an_interrupted_merge_left_is_merged_from_the_top(
+    tmp_path: Path, kind: str, by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had merged one disk of two. The newest content wins, not that of the layer between."""
+    layers = Layers.create(tmp_path / "layers.json", tmp_path, Stack(("a.img", "b.img"), (kind, kind), SIZES))
+    for number in range(4):
+        layers.writable()
+        for disk in range(2):
+            path = layers.path(disk), layers.format(disk)
+            with nbd.serve(*path, read_only=False) as socket, nbd.Writer(socket, "disk") as to:
+                to.write(bytes([number + 1]) * 65536, 0)
+                to.write(bytes([number + 1]) * 65536, (number + 1) * 65536)
+                to.flush()
+        layers.pin(f"point:{number}")
+    for number in range(4):
+        layers.unpin(f"point:{number}", merge=False)
+    if by == "request":
+        queries = itertools.count()
+        layers.thin(lambda: next(queries) == 1)  # before the second disk
+    else:
+        commit = image.commit
+        with monkeypatch.context() as patch, pytest.raises(NbdFailed):
+            patch.setattr(
+                image, "commit", lambda path, **more: commit(path, **more) if "a.img" in path.name else fail()
+            )
+            layers.thin()
+    layers = Layers(tmp_path / "layers.json", tmp_path)
+    before = [read(layers, disk, layers.stack.layers[-1].number) for disk in range(2)]
+    assert [content[0] for content in before] == [4, 4]
+    layers.merge()
+    assert len(layers.stack.layers) == 1
+    assert [read(layers, disk, 0) for disk in range(2)] == before
 
 
 @pytest.mark.parametrize("kind", ["qcow2", "raw"])

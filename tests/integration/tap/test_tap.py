@@ -2,9 +2,12 @@
 """The tap against plain disks: what is written through it, and what its log says."""
 
 import itertools
+import json
 import os
 import random
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -23,7 +26,7 @@ from seedship.errors import NbdFailed, TapFailed
 from seedship.nbd import Writer
 from seedship.tap.process import plugin
 from seedship.tap.state import FAILED, FULL, MARK_END, MARK_READY
-from seedship.tap.supervisor import PATIENCE_S, begun
+from seedship.tap.supervisor import COMMAND, PATIENCE_S, SOCKET, begun
 
 KB = 1024
 MB = 1024 * KB
@@ -274,6 +277,10 @@ def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
+def children(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
 def test_taps_share_a_supervisor_and_end_with_it(start):
     first, second = start(), start()
     supervisor = parent(first.pid)
@@ -292,6 +299,49 @@ def test_many_taps_that_start_at_once_have_one_supervisor(start):
         found = list(pool.map(lambda _: start(), range(6)))
     assert all(one.healthy for one in found)
     assert len({parent(one.pid) for one in found}) == 1
+
+
+def test_one_who_gave_up_is_not_served(start, tmp_path):
+    """The supervisor stood still for longer than the daemon waited; a tap that nobody knows would stay for ever."""
+    watch = tmp_path / "watch"
+    supervisor = parent(start().pid)
+    processes.stop(supervisor)
+    folder = tmp_path / "late"
+    folder.mkdir()
+    (folder / COMMAND).write_text(json.dumps(["touch", str(folder / "started")]))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as out:
+        out.connect(str(watch / SOCKET))
+        out.send(os.fsencode(folder))
+    os.kill(supervisor, signal.SIGCONT)
+    assert start().healthy
+    assert not (folder / "started").exists()
+
+
+def test_a_tap_that_could_not_be_found_again_does_not_stay(start, tmp_path):
+    first = start()
+    (tmp_path / "tap-1" / "tap.json.new").mkdir(parents=True)  # as a full disk
+    with pytest.raises(TapFailed, match=r"tap\.json\.new"):
+        start()
+    clock.wait_until(lambda: children(parent(first.pid)) == [first.pid], 5, "its end")
+    assert first.healthy
+
+
+def test_a_client_cannot_use_up_what_the_host_has(start):
+    """As a QEMU that was taken over might."""
+    found = start()
+    handles = []
+    for _ in range(200):
+        handle = libnbd.NBD()
+        handle.set_export_name("vda")
+        handles.append(handle)
+        try:
+            handle.connect_unix(found.socket)
+        except libnbd.Error:
+            break
+    assert 2 < len(handles) < 200
+    handles.clear()
+    limits = Path(f"/proc/{found.pid}/limits").read_text() if found.alive else "Max file size 16777216"
+    assert re.search(r"Max file size +16777216", limits)
 
 
 def test_a_supervisor_ends_after_the_last_tap(start):

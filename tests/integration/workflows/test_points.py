@@ -332,11 +332,22 @@ def test_a_chain_is_no_longer_than_libvirt_can_start(site: Context, monkeypatch:
 
 
 def test_a_merge_gives_way_to_a_change_of_the_owner(three: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And is made up for with the next epoch."""
+    """While that waits for the lock, and no longer: what it applies itself is merged."""
     monkeypatch.setattr(qemu_img, "_CHECK_S", 0.001)  # of the tens of milliseconds that qemu-img takes
-    with three.site.locks.urgently(NAME), three.site.locks.urgently(NAME):
-        three.advance(3)
-        crowded = len(three.replica.layers.stack.layers)
-    assert not three.site.locks.is_urgent(NAME)
-    three.advance()
-    assert len(three.replica.layers.stack.layers) < crowded
+    locks, now = three.site.locks, len(three.layers().stack.layers)
+    seen: list[int] = []
+
+    def change() -> None:
+        with locks.urgently(NAME):
+            seen.append(locks.is_urgent(NAME))
+            seen.append(len(three.layers().stack.layers))
+            three.advance()
+
+    with ThreadPoolExecutor(1) as pool:
+        with locks.of(NAME, "step"):
+            changed = pool.submit(change)
+            clock.wait_until(lambda: locks.is_urgent(NAME), 10, "somebody who waits")
+            three.advance(3)
+        changed.result()
+    assert seen == [False, now + 3]
+    assert len(three.layers().stack.layers) == now

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 
 class Interrupts:
@@ -46,15 +46,23 @@ class Locks:
         return self._locks[f"{part}:{replication}"]
 
     @contextmanager
-    def urgently(self, replication: str) -> Iterator[None]:
-        """A change of the owner waits for the step's lock meanwhile: what can be repeated later gives way."""
+    def urgently(self, *replications: str) -> Iterator[None]:
+        """Hold the step locks for a change of the owner: what can be repeated later gives way until they are held."""
+        with ExitStack() as held:
+            with self._wanted(replications):
+                for replication in sorted(replications):
+                    held.enter_context(self.of(replication, "step"))
+            yield
+
+    @contextmanager
+    def _wanted(self, replications: Sequence[str]) -> Iterator[None]:
         with self._guard:
-            self._urgent[replication] += 1
+            self._urgent.update(replications)
         try:
             yield
         finally:
             with self._guard:
-                self._urgent[replication] -= 1
+                self._urgent.subtract(replications)
                 self._urgent += Counter()  # Without those that nobody waits for.
 
     def is_urgent(self, replication: str) -> bool:

@@ -3,14 +3,12 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from pathlib import Path
+
+from seedship import beneath
 
 
 def make_folder(path: Path) -> None:
     """Create a folder for QEMU, with its parent's owner and group."""
     path.mkdir(mode=0o770, exist_ok=True)
-    owner = path.parent.stat()
-    with suppress(PermissionError):
-        os.chown(path, owner.st_uid, owner.st_gid)
+    beneath.give(path, path.parent.stat())

@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import logging
-import os
-from contextlib import suppress
 from pathlib import Path
 
-from seedship import durable, hypervisor, nbd, store
+from seedship import beneath, durable, hypervisor, nbd, store
 from seedship.errors import HypervisorBusy
 from seedship.model import blockgraph, lifecycle
 from seedship.model.remote import is_remote
@@ -108,10 +106,7 @@ class _Disks:
         size = nbd.image.info(base, image_format=image_format, force_share=True).virtual_size
         nbd.image.create(fresh, "qcow2", size, backing=base, backing_format=image_format)
         owner = (overlay if overlay.exists() else overlay.parent).stat()
-        with suppress(PermissionError):
-            os.chown(fresh, owner.st_uid, owner.st_gid)
-        if overlay.exists():
-            fresh.chmod(owner.st_mode & 0o777)
+        beneath.give(fresh, owner, owner.st_mode & 0o777 if overlay.exists() else None)
         durable.sync(fresh)
         fresh.replace(overlay)
         durable.sync(overlay.parent)

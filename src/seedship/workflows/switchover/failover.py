@@ -98,10 +98,10 @@ def fail_over(
             find_point(context, row.id, point)
         insist_word(context.config, row, confirmed)
         hooks.before(context, row, "failover")
-        with context.locks.urgently(row.id), context.locks.of(row.id, "step"):
+        with context.locks.urgently(row.id):
             insist_startable(context, row.id, point, with_memory=with_memory)
         by = source_is_down(context, row, confirmed)
-        with context.locks.urgently(row.id), context.locks.of(row.id, "step"):
+        with context.locks.urgently(row.id):
             prepare(context, row.id)
             change = recorded(context, row.id, point, by, with_memory=with_memory)
             failpoints.hit("failover.before-record")

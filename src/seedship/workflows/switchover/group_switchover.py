@@ -17,7 +17,7 @@ import logging
 import shlex
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
@@ -183,11 +183,8 @@ def fail_over_group(context: Context, name: str, *, moment: int | None, confirme
 
 @contextmanager
 def _locked(locks: Locks, group: Membership) -> Iterator[None]:
-    """Hold the step locks of all members, in sorted order."""
-    with ExitStack() as stack:
-        for member in sorted(group.members):
-            stack.enter_context(locks.urgently(member))
-            stack.enter_context(locks.of(member, "step"))
+    """Hold the step locks of all members."""
+    with locks.urgently(*group.members):
         yield
 
 

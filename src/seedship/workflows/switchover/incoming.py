@@ -51,7 +51,7 @@ def prepare_incoming(context: Context, theirs: Theirs, request: messages.Prepare
             refuses it.
         PoolUnavailable: The replica's images are in a storage pool that cannot be reached.
     """
-    with context.locks.urgently(theirs.row.id), context.locks.of(theirs.row.id, "step"):
+    with context.locks.urgently(theirs.row.id):
         peer, row, document = theirs.now(context)
         document = document.accept_losses(request.accepted)
         if document.arriving is not None:

@@ -45,7 +45,7 @@ def answer_handover(context: Context, theirs: Theirs, request: messages.Handover
     if request.action == "look":
         there = arrived_pieces(context.paths.attempt(row.id, request.attempt))
         return messages.HandoverReply(_far(context.host, row, document, request.attempt), there)
-    with context.locks.urgently(row.id), context.locks.of(row.id, "step"):
+    with context.locks.urgently(row.id):
         if request.action == "abandon":
             incoming.undo(context, row.id, request.attempt)
         elif request.action == "hold":
