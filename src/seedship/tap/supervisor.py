@@ -34,6 +34,7 @@ SOCKET: Final = "supervisor.sock"
 LOCK: Final = "supervisor.lock"
 PATIENCE_S: Final = 2.0
 _LOOK_S: Final = 0.1
+_STARTS_S: Final = 15.0
 _REST_S: Final = 5.0
 """Time without taps after which it ends."""
 _ASKER_S: Final = 2.0
@@ -50,7 +51,9 @@ class _Tap:
     since: int
 
     def hangs(self, now: int) -> bool:
-        return now - max(self.numbers.beat, self.since) > PATIENCE_S * 1e9
+        beat = self.numbers.beat
+        # Before its first beat no guest's writes are mirrored into it.
+        return now - (beat or self.since) > (PATIENCE_S if beat else _STARTS_S) * 1e9
 
 
 class _Watch:

@@ -97,6 +97,10 @@ def test_the_package_needs_what_setup_installs() -> None:
         "util-linux",
         "chromium",
         "fonts-dejavu-core",
+        "libisal-dev",  # what the tap's plugin is compiled with
+        "zlib1g-dev",
+        "nbdkit-plugin-dev",
+        "nbdkit-plugin-python",  # the plugin's twin, where nothing is compiled
         "exfat-fuse",  # file systems of drives, which an operator's host mounts with what it has
         "exfatprogs",
         "ntfs-3g",

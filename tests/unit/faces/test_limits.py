@@ -36,6 +36,7 @@ PROGRESS = {
     "observe/controllers.py:_STUCK_S": "only reported",
     "observe/health.py:_STALLED_S": "only reported",
     "tap/plugin.py:STUCK_S": "one write; only reported",
+    "tap/supervisor.py:_STARTS_S": "a process of a few MiB starts; the daemon tries again",
     "tap/supervisor.py:_ASKER_S": "a local process that has connected sends its one packet",
     "tap/supervisor.py:PATIENCE_S": "the tap's heartbeat, from a thread without I/O",
     "workflows/control/problems.py:STANDSTILL_S": "only reported",
