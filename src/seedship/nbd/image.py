@@ -292,7 +292,7 @@ def commit(path: Path, image_format: str = "qcow2", *, stop: Callable[[], bool] 
     """
     try:
         qemu_img.run_on(path, image_format, ["commit", "-q", "-d"], stop=stop)
-    except qemu_img.Stopped:
+    except qemu_img.ProgramStopped:
         return False
     return True
 

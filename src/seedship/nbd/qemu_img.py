@@ -18,7 +18,7 @@ _STILL_S: Final = 600.0
 _CHECK_S: Final = 1.0
 
 
-class Stopped(Exception):
+class ProgramStopped(Exception):
     """The program was ended because the caller asked for it."""
 
 
@@ -41,7 +41,7 @@ def run_on(
 
     Raises:
         NbdFailed: It failed.
-        Stopped: ``stop`` asked for its end.
+        ProgramStopped: ``stop`` asked for its end.
     """
     opened = remote.opened(path, image_format, share=share)
     if opened is None:
@@ -87,7 +87,7 @@ def _awaited(program: subprocess.Popen[bytes], stop: Callable[[], bool] | None) 
     """Return what a program wrote, however long it works.
 
     Raises:
-        Stopped: ``stop`` asked for its end.
+        ProgramStopped: ``stop`` asked for its end.
         TimeoutError: it neither read, wrote nor computed for ``_STILL_S`` seconds.
     """
     patience = Patience(_STILL_S)
@@ -96,7 +96,7 @@ def _awaited(program: subprocess.Popen[bytes], stop: Callable[[], bool] | None) 
             return program.communicate(timeout=_CHECK_S)
         except subprocess.TimeoutExpired:
             if stop is not None and stop():
-                raise Stopped from None
+                raise ProgramStopped from None
             if patience.left(_activity(program.pid)) <= 0:
                 raise TimeoutError(f"it has not read or written anything for {_STILL_S:g} s") from None
 

@@ -295,4 +295,5 @@ def _spawn(home: Path) -> subprocess.Popen[bytes]:
 def _reap() -> None:
     for child in list(_children):
         if child.poll() is not None:
-            _children.remove(child)
+            with suppress(ValueError):  # Another thread was first.
+                _children.remove(child)
