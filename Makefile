@@ -83,11 +83,13 @@ bench: setup
 	$(root) .venv/bin/python benches/bench_seed.py
 	$(root) .venv/bin/python benches/bench_guest.py --runs 3
 	$(root) .venv/bin/python benches/bench_wan.py
+	$(root) .venv/bin/python benches/bench_tap.py
 
 bench-scale: setup
 	.venv/bin/python benches/bench_close.py
 	.venv/bin/python benches/bench_many.py --seconds 600
 	.venv/bin/python benches/bench_control.py
+	$(root) .venv/bin/python benches/bench_failover.py
 	$(root) .venv/bin/python benches/bench_large.py
 
 deb:
