@@ -90,6 +90,7 @@ def migrate(
     stop: threading.Event | None = None,
     progress: Callable[[int, int], None] | None = None,
     hold: MigrationHold | None = None,
+    refers: bool = False,
 ) -> Move:
     """Move a running VM. Afterwards its process here is gone and its copy at the destination is paused.
 
@@ -107,6 +108,7 @@ def migrate(
         auto_converge: QEMU slows the processors if memory changes faster than it is sent.
         xbzrle_cache: Bytes. Resent pages in this cache are sent as their changes only.
         hold: The migration ends only when this is released.
+        refers: The first pass over the memory may refer to pages instead of sending them.
 
     Raises:
         MigrationFailed: It failed, or its outcome is unknown. Inspect both sites before acting.
@@ -139,7 +141,7 @@ def migrate(
             call = _Call(domain, uri, parameters, flags, decided)
             call.start()
             watch = _Watch(progress)
-            hopeless = _attend(domain, name, decided, listener, watch, downtime_ms, throttle, stop, hold)
+            hopeless = _attend(domain, name, decided, listener, watch, downtime_ms, throttle, stop, hold, refers)
             if call.ended.is_set() and call.error is not None and not departure.certain:
                 if hold is not None and hold.escaped:
                     raise MigrationFailed(name, _ESCAPED)
@@ -159,6 +161,7 @@ def _attend(
     throttle: bool,
     stop: threading.Event | None,
     hold: MigrationHold | None,
+    refers: bool,
 ) -> bool:
     """Wait for an outcome. Returns whether the migration was abandoned because the guest writes too fast.
 
@@ -168,7 +171,7 @@ def _attend(
     ending: float | None = None
     finished: float | None = None
     asked, hopeless = -1, False
-    downtime = Downtime(downtime_ms)
+    downtime = Downtime(downtime_ms, refers=refers)
     ended: SeedshipError | None = None
     while not decided.wait(_POLL_S if hold is None or hold.released else _HOLD_POLL_S):
         now = clock.monotonic()

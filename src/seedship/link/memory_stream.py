@@ -48,8 +48,13 @@ class MemoryStream:
     def __init__(self) -> None:
         self.ending = False
         """The section has begun whose pages are sent while the guest is paused."""
+        self.repeats = False
+        """A page has come that came before: what follows are other passes over the memory."""
         self._held = b""
         self._section = b""
+        self._block_name = b""
+        self._newest: dict[bytes, int] = {}
+        """Offset of the last page of each block."""
         self._token: Callable[[bytes, int], int] = self._record
         self._pattern: re.Pattern[bytes] | None = _START
         self._seen = b""
@@ -124,7 +129,12 @@ class MemoryStream:
             self._token = self._block
             return at
         if not flags & _CONTINUE:
+            name = buffer[at + 1 : at + 1 + buffer[at]]
             at += 1 + buffer[at]
+            if at > len(buffer):
+                return at
+            self._block_name = name
+        self._note(word - flags)
         kind = flags & ~_CONTINUE
         if kind == _ZERO:
             return at + 1
@@ -135,6 +145,12 @@ class MemoryStream:
             (length,) = _short.unpack_from(buffer, at + 1)
             return at + 3 + int(length) if length <= PAGE else _STRANGE
         return _STRANGE
+
+    def _note(self, offset: int) -> None:
+        """Note the page of a record; the beginning of a record may be seen twice."""
+        newest = self._newest.get(self._block_name, -1)
+        self.repeats = self.repeats or offset < newest
+        self._newest[self._block_name] = max(offset, newest)
 
     def _block(self, buffer: bytes, at: int) -> int:
         at += 1 + buffer[at]

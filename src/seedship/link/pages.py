@@ -3,8 +3,11 @@
 
 Both ends keep a hash of the whole stream. Each message carries the sender's, and the receiver hands on nothing
 before its own is the same, so no wrong byte gets into a guest. If a page has another content there, or cannot be
-read, the receiver asks for the message again, and hands on nothing after it meanwhile. While the guest is
-paused, no message refers to anything: such an answer would cost it a round trip.
+read, the receiver asks for the message again, and hands on nothing after it meanwhile.
+
+Only the first pass over the memory refers to anything. While the guest is paused an answer would cost it a round trip;
+and QEMU measures the link by what it could write lately, which has to be the link again before it decides to stop
+the guest.
 
     message   03, hash of the stream up to its end (32), length (4), number of references (2), packed: the
               references, and the bytes between them
@@ -36,7 +39,7 @@ _REFERENCE: Final = struct.Struct(">IHQ")
 _NUMBER: Final = struct.Struct(">Q")
 TAKEN: Final = struct.Struct(">QQ?")
 """What the receiver answers: bytes and messages handed on, and whether its disks are too slow."""
-_KEPT: Final = 32 * MiB
+_KEPT: Final = 4 * MiB
 """Data of messages with references that the receiver has not handed on yet."""
 _WAITING: Final = 64 * MiB
 """Bytes of messages that a receiver keeps after one that it misses."""
@@ -45,6 +48,8 @@ _MISSES: Final = 8
 _FREE_S: Final = 1.0
 _RATE: Final = 8 * MiB
 """A receiver that reads pages at less than this rate, after the first second, wants the pages themselves."""
+_SLOW_S: Final = 0.5
+"""So does one that takes this long for the pages of one message."""
 
 
 class PageStore(Protocol):
@@ -83,7 +88,15 @@ class PageSender:
         self._lock = threading.Lock()
         self._kept: dict[int, bytes] = {}
         self._bytes_kept = 0
+        self._unsettled: set[int] = set()
+        """Messages with references that were not handed on yet."""
         self._moved = asyncio.Event()
+
+    async def settled(self) -> None:
+        """Return when the receiver has handed on every message that it might ask for."""
+        while self._unsettled:
+            self._moved.clear()
+            await self._moved.wait()
 
     async def room(self) -> None:
         """Return when another message may be packed."""
@@ -106,7 +119,7 @@ class PageSender:
         self._hash.update(content)
         view = memoryview(content)
         references, between, end = bytearray(), bytearray(), 0
-        if pages and self._refers and not self._stream.ending:
+        if pages and self._refers and not self._stream.ending and not self._stream.repeats:
             places = self._index.find([view[at : at + PAGE] for at in pages])
             for at, place in zip(pages, places, strict=True):
                 if place is not None:
@@ -118,6 +131,7 @@ class PageSender:
             if count:
                 self.referred += count
                 self._kept[self._packed] = content
+                self._unsettled.add(self._packed)
                 self._bytes_kept += len(content)
             self._packed += 1
         packed = pack(bytes(references + between + view[end:]))
@@ -136,6 +150,7 @@ class PageSender:
         with self._lock:
             for number in [number for number in self._kept if number < count]:
                 self._bytes_kept -= len(self._kept.pop(number))
+            self._unsettled = {number for number in self._unsettled if number >= count}
         self._refers = self._refers and not slow
         self._moved.set()
 
@@ -157,7 +172,7 @@ class PageSender:
 
 
 class PageReceiver:
-    """The far end of one stream. ``take`` may run on a thread, one call at a time."""
+    """The far end of one stream. ``put`` takes a message, and ``next`` returns the data of one: never more at once."""
 
     def __init__(self, store: PageStore) -> None:
         self.missing: int | None = None
@@ -168,22 +183,28 @@ class PageReceiver:
         self._store = store
         self._hash = hashlib.blake2b(digest_size=32)
         self._waiting: deque[bytes] = deque()
+        self._answered: tuple[bytes, int] | None = None
+        """What was missed, and has come."""
         self._bytes_waiting = 0
         self._seconds, self._read = 0.0, 0
 
-    def take(self, message: bytes) -> tuple[bytes, int]:
-        """Return the data to hand on now, and the bytes of messages that they came in.
+    @property
+    def reads(self) -> bool:
+        """Whether ``next`` would read a disk."""
+        head = self._waiting[0] if self._waiting and self.missing is None and not self._answered else b""
+        return len(head) > _HEAD.size and _HEAD.unpack_from(head, 1)[2] > 0
+
+    def put(self, message: bytes) -> None:
+        """Take a message.
 
         Raises:
-            PeerRefused: It is not a message of such a stream, or its data are not what the sender had.
+            PeerRefused: It is not a message of such a stream, or not what was missed.
         """
-        data, came = [], 0
         if message[:1] == AGAIN:
             if self.missing is None or message[1:9] != _NUMBER.pack(self.missing):
                 raise PeerRefused("a message comes again that was not asked for")
             head = self._next()
-            data.append(self._checked(unpack(message[9:]), head) or _refuse())
-            came += len(head) + len(message)
+            self._answered = self._checked(unpack(message[9:]), head) or _refuse(), len(head) + len(message)
             self.missing = None
         elif message[:1] != MESSAGE:
             raise PeerRefused("a message of another kind is among those with pages")
@@ -192,14 +213,23 @@ class PageReceiver:
             if self._bytes_waiting > _WAITING:
                 raise PeerRefused("more messages come than may be under way")
             self._waiting.append(message)
-        while self._waiting and self.missing is None:
-            content = self._rebuilt(self._waiting[0])
-            if content is None:
-                self.missing = self.count
-            else:
-                data.append(content)
-                came += len(self._next())
-        return b"".join(data), came
+
+    def next(self) -> tuple[bytes, int] | None:
+        """Return the next data to hand on, and the bytes of messages that they came in; None if there are none now.
+
+        Raises:
+            PeerRefused: They are not what the sender had.
+        """
+        if self._answered is not None:
+            answer, self._answered = self._answered, None
+            return answer
+        if not self._waiting or self.missing is not None:
+            return None
+        content = self._rebuilt(self._waiting[0])
+        if content is None:
+            self.missing = self.count
+            return None
+        return content, len(self._next())
 
     def check_end(self) -> None:
         """Check that nothing is missing when the stream ends.
@@ -224,6 +254,8 @@ class PageReceiver:
             raise PeerRefused("a message with pages has no head") from error
         body = memoryview(unpack(message[1 + _HEAD.size :]))
         between = body[count * _REFERENCE.size :]
+        if len(body) < count * _REFERENCE.size:
+            raise PeerRefused("a message with pages has fewer references than it says")
         if length > CHUNK or len(between) + count * PAGE != length:
             raise PeerRefused("a message with pages has another length than it says")
         references = [_REFERENCE.unpack_from(body, at * _REFERENCE.size) for at in range(count)]
@@ -248,11 +280,12 @@ class PageReceiver:
         began = clock.monotonic()
         try:
             pages = self._store.read(places)
-        except SeedshipError:
+        except (SeedshipError, OSError):  # No memory or descriptors, for example: then the page is sent.
             return None
-        self._seconds += clock.monotonic() - began
+        took = clock.monotonic() - began
+        self._seconds += took
         self._read += len(places) * PAGE
-        self.slow = self.slow or self._seconds > _FREE_S + self._read / _RATE
+        self.slow = self.slow or (took > _SLOW_S and self._read > 0) or self._seconds > _FREE_S + self._read / _RATE
         return pages
 
     def _checked(self, data: bytes, message: bytes) -> bytes | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol
 
 import grpc
@@ -59,6 +60,8 @@ async def outgoing(
         if window is not None:
             await window.send(len(message))
         yield message
+    if sender is not None:
+        await sender.settled()
     yield b""
 
 
@@ -141,11 +144,18 @@ async def _serve_pages(
     """Hand on what comes in messages that may refer to pages, the first of which is here."""
     receiver, total = PageReceiver(store), 0
     message: bytes | None = first
+    loop = asyncio.get_running_loop()
+    # Its own: those that all calls share may be waiting for disks and locks, while a guest is paused.
+    reading = ThreadPoolExecutor(1, "pages")
     try:
         while message:
             asked = receiver.missing
-            data, came = await asyncio.to_thread(receiver.take, message)
-            if data:
+            receiver.put(message)
+            while True:
+                taken = await loop.run_in_executor(reading, receiver.next) if receiver.reads else receiver.next()
+                if taken is None:
+                    break
+                data, came = taken
                 writer.write(data)
                 await writer.drain()
                 total += came
@@ -154,7 +164,8 @@ async def _serve_pages(
                 await answers.put(pages.MISSING + receiver.missing.to_bytes(8))
             message = await anext(requests, None)
     finally:
-        await asyncio.to_thread(store.close)
+        await loop.run_in_executor(reading, store.close)
+        reading.shutdown(wait=False)
     if message is None:
         raise ConnectionResetError("the tunnel broke")
     receiver.check_end()

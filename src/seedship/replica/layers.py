@@ -202,11 +202,14 @@ class Layers:
             ):
                 at += 1
                 continue
-            above = self.stack.layers[at + 1].number if at + 1 < len(self.stack.layers) else None
+            above, second = ([above.number for above in self.stack.layers[at + 1 : at + 3]] + [None] * 2)[:2]
             for disk in range(len(self.stack.names)):
                 path = self.path(disk, layer.number)
                 if not path.exists():
                     continue
+                if above is not None and second is not None:
+                    # An interrupted merge of the layer above into this one has put that one onto this.
+                    image.rebase(self.path(disk, second), self.path(disk, above), self.format(disk, above))
                 if (stop is not None and stop()) or not image.commit(path, stop=stop):
                     return
                 failpoints.hit("replica.thin")

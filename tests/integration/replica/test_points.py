@@ -169,6 +169,42 @@ def test_what_an_interrupted_merge_left_is_merged_from_the_top(
     assert [read(layers, disk, 0) for disk in range(2)] == before
 
 
+@pytest.mark.parametrize("how", ["between disks", "before it is noted"])
+def test_a_second_merge_after_an_interrupted_one_leaves_no_layer_without_its_base(
+    tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second layer was being merged into the first, when that one's own turn came; and a failover interrupts again."""
+    names = ("a.img", "b.img") if how == "between disks" else ("a.img",)
+    disks = [bytearray(SIZES[0]) for _ in names]
+    layers = Layers.create(
+        tmp_path / "layers.json", tmp_path, Stack(names, ("qcow2",) * len(names), (SIZES[0],) * len(names))
+    )
+    rng, kept = random.Random(3), {}
+    for number in range(4):
+        write(layers, disks, rng)
+        layers.pin(f"point:{number}")
+        kept[f"point:{number}"] = [bytes(content) for content in disks]
+    layers.unpin("point:1", merge=False)
+    if how == "between disks":
+        queries = itertools.count()
+        layers.thin(lambda: next(queries) == 1)
+    else:
+        with monkeypatch.context() as patch, pytest.raises(NbdFailed):
+            patch.setattr(layers, "_save", lambda stack: fail())
+            layers.thin()
+    layers = Layers(tmp_path / "layers.json", tmp_path)
+    assert len(layers.stack.layers) == 4
+    layers.unpin("point:0", merge=False)
+    layers.thin(lambda: len(layers.stack.layers) == 3)
+    assert len(layers.stack.layers) == 3
+    for old in ("point:0", "point:1"):
+        del kept[old]
+    check(layers, kept, disks)
+    layers.writable()
+    layers.thin()
+    check(layers, kept, disks)
+
+
 @pytest.mark.parametrize("kind", ["qcow2", "raw"])
 def test_a_disk_that_nothing_goes_back_to_is_emptied_and_the_others_stay(tmp_path: Path, kind: str) -> None:
     """Its files are made anew while a point of the other disk is kept, and the power goes meanwhile."""

@@ -16,3 +16,13 @@ def test_it_grows_to_what_is_allowed_and_no_further(most: int) -> None:
     assert later == sorted(later)
     assert later[0] == first[0]
     assert later[20 if most <= 300 else 199] == most == max(later)
+
+
+def test_next_to_nothing_is_permitted_until_qemu_has_measured_the_link_again() -> None:
+    """The first pass refers to pages: QEMU could write them as fast as it likes."""
+    downtime, usual = Downtime(300, refers=True), Downtime(300)
+    for iteration, now in ((0, 0.0), (1, 5.0), (1, 9.9), (2, 10.0), (3, 10.2)):
+        assert downtime.at(iteration, now) == 1
+        usual.at(iteration, now)
+    for now in (10.5, 11.0, 13.0, 20.0):
+        assert downtime.at(4, now) == usual.at(4, now) > 1

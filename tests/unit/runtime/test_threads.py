@@ -15,6 +15,7 @@ EXCEPTIONS = {
     "hypervisor/migration.py": "one call that libvirt blocks in while a VM migrates; its caller watches it",
     "drives/patient.py": "data path: a drive's calls, which may hang in the kernel",
     "drives/writer.py": "data path: what writes to one drive",
+    "tap/supervisor.py": "another process: what watches the taps",
     "tap/plugin.py": "another process: the plugin of nbdkit",
     "lab/talk.py": "the lab is no daemon",
     "lab/watch.py": "the lab is no daemon",

@@ -34,7 +34,7 @@ _MOST_S: Final = 60.0
 _SECONDS_A_GIB: Final = 1.0
 """Time for the index by the guest's memory. To send that memory takes several times longer."""
 _POLL_S: Final = 0.1
-_PATIENCE_S: Final = 10.0
+_PATIENCE_S: Final = 2.0
 _WINDOW: Final = 64 * GiB
 """Which parts of a disk have data is asked for this much of it at once."""
 _GAP: Final = 16 * KiB
@@ -80,11 +80,15 @@ class DiskIndex:
         try:
             vm = hypervisor.inspect(self._context.host, self._vm)
             chains = {disk.target: disk.chain for disk in vm.disks}
-            for spec in self._disks:
-                for image in chains.get(spec.target, ())[1:2]:
-                    self._read(spec.index, image)
         except SeedshipError as error:
-            log.info("memory is sent without some pages of the disks: %s", error)
+            log.info("memory is sent without the pages of the disks: %s", error)
+            return
+        for spec in self._disks:
+            for image in chains.get(spec.target, ())[1:2]:
+                try:
+                    self._read(spec.index, image)
+                except (SeedshipError, OSError) as error:
+                    log.info("memory is sent without the pages of %s: %s", spec.target, error)
 
     def _read(self, disk: int, image: hypervisor.ImageLayer) -> None:
         buffer = memoryview(bytearray(_PIECE))
@@ -93,7 +97,7 @@ class DiskIndex:
             nbd.Reader(socket, nbd.EXPORT, [nbd.BASE_ALLOCATION], patience=_PATIENCE_S) as reader,
         ):
             for offset, length in _pieces(reader):
-                if self._stop.is_set() or self._index.is_full:
+                if self._stop.is_set() or self._index.is_full or clock.monotonic() > self._until:
                     return
                 piece = buffer[:length]
                 self._limit.take(length)
@@ -125,7 +129,7 @@ class ReplicaPages:
                 raise NbdFailed("read of a replica's page", "nothing more is read")
             try:
                 return self._read(places)
-            except SeedshipError:
+            except (SeedshipError, OSError):
                 self._over = True
                 raise
 

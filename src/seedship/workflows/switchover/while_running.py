@@ -100,6 +100,7 @@ def _attempt(context: Context, replication: str, handover: SourceHandover, kept:
     )
     failpoints.hit("switchover.prepared")
     known = index.finish(context.interrupts.stopping(replication)) if ready.pages else None
+    index.close()  # A destination of the previous version has no use for it.
     group_switchover.gate(context, replication)
     folder = context.paths.attempt(replication, handover.attempt)
     make_folder(folder)
@@ -138,6 +139,7 @@ def _attempt(context: Context, replication: str, handover: SourceHandover, kept:
         stop=context.interrupts.stopping(replication),
         progress=lambda done, total: context.progress.report(replication, done, total),
         hold=hold,
+        refers=known is not None,
     )
     failpoints.hit("switchover.migrated")
     timing = {"prepare_ms": int(prepared * 1000), "last_epoch": last.changed}
