@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +29,9 @@ def base_of(path: Path) -> tuple[str, str] | None:
     be read.
     """
     try:
+        # A header may name anything, and opening a pipe or some devices does something.
+        if not (path.is_file() or path.is_block_device()):
+            return None
         with path.open("rb") as file:
             head = file.read(_HEAD)
             if len(head) < _HEAD or head[:4] != _MAGIC:
@@ -48,15 +52,22 @@ def base_of(path: Path) -> tuple[str, str] | None:
     return str(path.parent / named), base_format
 
 
-def chain_of(path: Path, image_format: str, *, unstated: bool = False) -> list[tuple[str, str]]:
+def chain_of(
+    path: Path,
+    image_format: str,
+    *,
+    unstated: bool = False,
+    base: Callable[[Path], tuple[str, str] | None] = base_of,
+) -> list[tuple[str, str]]:
     """Return an image and those that it is based on with their formats, as far as headers of qcow2 images say it.
 
     Args:
         unstated: Follow an image whose format is stated nowhere as well. A guest may have written its header.
+        base: Reads the base of each image.
     """
     chain = [(str(path), image_format)]
     while chain[-1][1] in ("qcow2", *[""] * unstated) and len(chain) < _DEEPEST:
-        below = None if remote.is_remote(chain[-1][0]) else base_of(Path(chain[-1][0]))
+        below = None if remote.is_remote(chain[-1][0]) else base(Path(chain[-1][0]))
         if below is None or below[0] in [name for name, _ in chain]:
             break
         chain.append(below)

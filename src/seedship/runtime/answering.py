@@ -48,7 +48,7 @@ def answered(path: str | Path, call: Callable[[], _T], limit_s: float | None = N
     Raises:
         FolderSilent: It does not answer. Whatever the call raises otherwise.
     """
-    seconds, reached = ANSWER_S if limit_s is None else limit_s, ["/"]
+    seconds, reached = ANSWER_S if limit_s is None else limit_s, list[str]()
     answer: Future[_T] = Future()
 
     def work() -> None:
@@ -62,11 +62,12 @@ def answered(path: str | Path, call: Callable[[], _T], limit_s: float | None = N
     try:
         return answer.result(seconds)
     except NotYet as error:
-        if answer.done():  # The call itself raised it.
-            raise
+        if answer.done():  # The call itself raised it, or it has just answered.
+            return answer.result()
+        mount = reached[-1] if reached else "/"
         with _lock:
-            _silent.setdefault(reached[-1], []).append(answer)  # type: ignore[arg-type]
-        raise FolderSilent(str(path), reached[-1], round(seconds)) from error
+            _silent.setdefault(mount, []).append(answer)  # type: ignore[arg-type]
+        raise FolderSilent(str(path), mount, round(seconds)) from error
 
 
 def _follow(path: str, reached: list[str], seconds: float) -> None:
@@ -84,7 +85,7 @@ def _follow(path: str, reached: list[str], seconds: float) -> None:
             continue
         at = os.path.normpath(os.path.join(at, name))
         mount = mount_of(at, points)
-        if mount != reached[-1]:
+        if not reached or mount != reached[-1]:
             _insist_answers(path, mount, seconds)
             reached.append(mount)
         with suppress(OSError):  # It is no link, or is not there.

@@ -228,7 +228,8 @@ def _limits(disks: int) -> list[str]:
     """
     connections = 8 + 2 * disks
     memory = _ITSELF + connections * _THREADS * 3 * MiB
-    return ["prlimit", f"--nofile={64 + connections}", f"--fsize={_LONGEST_FILE}", f"--stack={MiB}", f"--data={memory}"]
+    files = 64 + 3 * connections
+    return ["prlimit", f"--nofile={files}", f"--fsize={_LONGEST_FILE}", f"--stack={MiB}", f"--data={memory}"]
 
 
 def find(folder: Path, sockets: Path) -> TapProcess | None:

@@ -10,7 +10,7 @@ import pytest
 from paired import Pair
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
     if os.geteuid() != 0:
         pytest.skip("a site's daemon is root's")

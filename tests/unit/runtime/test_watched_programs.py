@@ -7,13 +7,13 @@ import pytest
 
 from seedship import clock
 from seedship.errors import NbdFailed
-from seedship.nbd import image
+from seedship.nbd import image, qemu_img
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(image, "_STILL_S", 1.0)
-    monkeypatch.setattr(image, "_CHECK_S", 0.1)
+    monkeypatch.setattr(qemu_img, "_STILL_S", 1.0)
+    monkeypatch.setattr(qemu_img, "_CHECK_S", 0.1)
 
 
 def program(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:

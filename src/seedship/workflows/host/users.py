@@ -81,8 +81,7 @@ def _images(vm: Vm) -> Iterator[str]:
     for disk in vm.disks:
         layers = list(disk.chain)
         if vm.state == "shut-off" and layers:  # libvirt reports only the first one then.
-            below = answered(layers[-1].path, lambda last=layers[-1]: _below(last))  # type: ignore[misc]
-            layers += below
+            layers += _below(layers[-1])
         for layer in layers:
             yield layer.path
             with suppress(OSError, NbdFailed, FolderSilent):
@@ -92,5 +91,11 @@ def _images(vm: Vm) -> Iterator[str]:
 
 
 def _below(layer: ImageLayer) -> list[ImageLayer]:
-    chain = nbd.header.chain_of(Path(layer.path), layer.format, unstated=True)
+    """Return the images that one is based on. Each may be on a file system of its own."""
+    chain = nbd.header.chain_of(
+        Path(layer.path),
+        layer.format,
+        unstated=True,
+        base=lambda path: answered(path, lambda: nbd.header.base_of(path)),
+    )
     return [ImageLayer(path, image_format) for path, image_format in chain[1:]]

@@ -45,12 +45,15 @@ def home_findings(catalog: store.Catalog, host: Host, request: messages.Request,
         what = "The destination has no VM that it gave up, off and left as it was"
         return [PreflightFinding("there.no-home", True, what, anew)]
     sent = {spec.target for spec in document.disks}
-    far = sorted(
-        target for target, path in given_up_images(catalog, host, request.vm_uuid, peer).items() if is_remote(path)
-    )
+    images = given_up_images(catalog, host, request.vm_uuid, peer)
+    far = sorted(target for target, path in images.items() if is_remote(path))
     if far:
         what = f"{', '.join(far)} was opened over the network there, so it cannot become a replica"
         return [PreflightFinding("there.no-home-remote", True, what, anew)]
+    gone = sorted(spec.target for spec in request.disks if spec.target in sent - images.keys())
+    if gone:
+        what = f"{', '.join(gone)} is no disk of the definition any more that the VM left there"
+        return [PreflightFinding("there.no-home-disk", True, what, f"Attach it there again, with its image. {anew}")]
     more = sorted(spec.target for spec in request.disks if spec.target not in sent)
     if not more:
         return []

@@ -276,8 +276,9 @@ def _chain(disk: hypervisor.Disk) -> list[PreflightFinding]:
         below = chain_of(disk.chain[0])[1:]
         locked = [layer.path for layer in below if _is_encrypted(layer)]
         for file in (file for layer in below if not is_remote(layer.path) for file in files_of(layer)):
-            Path(file.path).open("rb").close()  # Nothing else opens a raw one.
-    except (NbdFailed, OSError) as error:
+            # Nothing else opens a raw one.
+            answered(file.path, lambda path=Path(file.path): path.open("rb").close())  # type: ignore[misc]
+    except (NbdFailed, FolderSilent, OSError) as error:
         what = f"The images that {disk.target} is based on cannot be read: {error}"
         see = f"`qemu-img info -f {shlex.quote(disk.format)} --backing-chain {shlex.quote(disk.path)}`"
         return [

@@ -92,7 +92,7 @@ def left_here(
         old = given_up_images(context.catalog, context.host, request.vm_uuid, peer)
         images = {disk.target: old[disk.target] for disk in request.disks if disk.target in old}
         if len(images) < len(request.disks):
-            return None, ()  # Another finding says which.
+            return None, ()  # ``home_findings`` says which.
         old_disks = checked(context, request.replication, request.vm_uuid, peer, request.disks, images, grow=True)
     except FolderSilent as error:
         return None, (silent(error),)
