@@ -150,6 +150,10 @@ def test_an_index_takes_no_longer_than_it_may(
     assert len(indexed(rate=16 * PAGE, memory=1 << 40).finish(stop) or ()) < 300
 
 
-def test_disks_that_cannot_be_read_give_no_index(indexed: Callable[..., DiskIndex], tmp_path: Path) -> None:
+def test_a_disk_that_cannot_be_read_costs_only_its_own_pages(indexed: Callable[..., DiskIndex], tmp_path: Path) -> None:
     (tmp_path / "vda.qcow2").unlink()
+    found = indexed().finish(threading.Event())
+    assert found is not None
+    assert found.find([memoryview(CONTENT[1][50]), memoryview(CONTENT[0][199])]) == [(9, 50), None]
+    (tmp_path / "vdb.raw").unlink()
     assert indexed().finish(threading.Event()) is None

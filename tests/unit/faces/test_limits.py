@@ -29,6 +29,7 @@ PROGRESS = {
     "link/pages.py:_FREE_S": "pages are read at a rate, from the first second on; otherwise they are sent",
     "link/push.py:QUIET_S": "an acknowledgment arrives; only reported",
     "link/push.py:__init__(patience_s=300.0)": "an acknowledgment of one segment arrives",
+    "link/pages.py:_SLOW_S": "the pages of one message; after it they are sent instead of referred to",
     "model/bounds.py:RESPONSE_STALL_S": "a receiver takes something",
     "model/remote.py:_TIMEOUT_S": "one request to an iSCSI target, of at most a few MiB",
     "nbd/qemu_img.py:_STILL_S": "qemu-img's counts of bytes or its processor time change",
