@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from remedied import Subject
 from seedship.errors import SeedshipError
 from seedship.lab import Journey, Lab, LabSite, wan
 from support import plan, sweep
@@ -59,3 +60,12 @@ def journey(lab: Lab) -> Iterator[Journey]:
     made = Journey(lab, plan())
     yield made
     sweep(made)
+
+
+@pytest.fixture
+def subject(whole_lab: Lab) -> Iterator[Subject]:
+    """A VM that remedies are tried on, not yet defined, with its disk."""
+    made = Subject(whole_lab.a)
+    made.image()
+    yield made
+    made.end()

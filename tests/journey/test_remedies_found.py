@@ -24,14 +24,6 @@ DISKS = (DiskSpec(DiskIndex(0), "vda", 16 << 20, "qcow2"),)
 
 
 @pytest.fixture
-def subject(whole_lab: Lab) -> Iterator[Subject]:
-    made = Subject(whole_lab.a)
-    made.image()
-    yield made
-    made.end()
-
-
-@pytest.fixture
 def site(whole_lab: Lab, tmp_path: Path) -> Iterator[Context]:
     """The parts of a site at the first libvirt of the lab; its pool has a name that the shell must not read."""
     made = alone(

@@ -2,7 +2,7 @@
 """Further remedies, each run as it is printed, in real libvirt: VMs that are in the way, jobs, images, pools, filters."""
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import libvirt
 import pytest
@@ -18,14 +18,6 @@ from seedship.workflows.provisioning import preflight
 pytestmark = [pytest.mark.libvirt, pytest.mark.timeout(600)]
 OTHER = str(uuid.uuid4())
 KEPT = libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-
-
-@pytest.fixture
-def subject(whole_lab: Lab) -> Iterator[Subject]:
-    made = Subject(whole_lab.a)
-    made.image()
-    yield made
-    made.end()
 
 
 def nothing(_of: Subject) -> None:

@@ -171,6 +171,11 @@ class Pair:
         for path in self._mounted:
             subprocess.run(["umount", "--lazy", path], check=False)
 
+    def in_sync(self, vm: str) -> None:
+        """Wait until both sites say so."""
+        for site in self.sites:
+            site.until(vm, "in-sync")
+
     def vm(self) -> str:
         """A VM that nothing replicates."""
         return f"vm{next(self._vms)}"
@@ -186,8 +191,7 @@ class Pair:
         """A VM that is in sync, without drives."""
         vm = self.checked(*words)
         self.b.works(f"seedship replication adopt {vm} --disk vda={self.image(vm)}")
-        self.a.until(vm, "in-sync")
-        self.b.until(vm, "in-sync")
+        self.in_sync(vm)
         return vm
 
     def fill(self, vm: str, size: int = 3 * MIB) -> None:

@@ -87,14 +87,13 @@ class PageSender:
         self._packed = 0
         self._lock = threading.Lock()
         self._kept: dict[int, bytes] = {}
+        """Messages with references that were not handed on yet; without content once they were sent again."""
         self._bytes_kept = 0
-        self._unsettled: set[int] = set()
-        """Messages with references that were not handed on yet."""
         self._moved = asyncio.Event()
 
     async def settled(self) -> None:
         """Return when the receiver has handed on every message that it might ask for."""
-        while self._unsettled:
+        while self._kept:
             self._moved.clear()
             await self._moved.wait()
 
@@ -131,7 +130,6 @@ class PageSender:
             if count:
                 self.referred += count
                 self._kept[self._packed] = content
-                self._unsettled.add(self._packed)
                 self._bytes_kept += len(content)
             self._packed += 1
         packed = pack(bytes(references + between + view[end:]))
@@ -150,7 +148,6 @@ class PageSender:
         with self._lock:
             for number in [number for number in self._kept if number < count]:
                 self._bytes_kept -= len(self._kept.pop(number))
-            self._unsettled = {number for number in self._unsettled if number >= count}
         self._refers = self._refers and not slow
         self._moved.set()
 
@@ -161,7 +158,9 @@ class PageSender:
             PeerRefused: It was not sent, referred to nothing, or was asked for or handed on before.
         """
         with self._lock:
-            content = self._kept.pop(number, b"")
+            content = self._kept.get(number, b"")
+            if content:
+                self._kept[number] = b""
             self._bytes_kept -= len(content)
         if not content:
             raise PeerRefused("it asks for a message that it cannot miss")

@@ -202,20 +202,20 @@ class Layers:
             ):
                 at += 1
                 continue
-            above, second = ([above.number for above in self.stack.layers[at + 1 : at + 3]] + [None] * 2)[:2]
+            upper = [entry.number for entry in self.stack.layers[at + 1 : at + 3]]
             for disk in range(len(self.stack.names)):
                 path = self.path(disk, layer.number)
                 if not path.exists():
                     continue
-                if above is not None and second is not None:
+                if len(upper) == 2:
                     # An interrupted merge of the layer above into this one has put that one onto this.
-                    image.rebase(self.path(disk, second), self.path(disk, above), self.format(disk, above))
+                    image.rebase(self.path(disk, upper[1]), self.path(disk, upper[0]), self.format(disk, upper[0]))
                 if (stop is not None and stop()) or not image.commit(path, stop=stop):
                     return
                 failpoints.hit("replica.thin")
-                if above is not None:
+                if upper:
                     image.rebase(
-                        self.path(disk, above),
+                        self.path(disk, upper[0]),
                         self.path(disk, below.number),
                         self.format(disk, below.number),
                     )

@@ -39,8 +39,7 @@ def test_the_way_of_a_seed_on_a_drive(pair: Pair) -> None:
     there, here = (printed(waiting.waits_for(site.show(vm))[1]) for site in (pair.a, pair.b))
     assert there == here
     pair.b.works(named(here[0], drive))
-    for site in pair.sites:
-        site.until(vm, "in-sync")
+    pair.in_sync(vm)
     refusal = pair.b.refused(f"seedship shipment import {quoted(drive)}")
     (erase,) = printed(refusal["remedy"])
     pair.b.works(erase)
@@ -52,8 +51,7 @@ def test_a_drive_that_is_needed_is_given_up_before_it_is_erased(pair: Pair) -> N
     vm, (drive,) = pair.shipped()
     (repair,) = printed(pair.a.refused(f"seedship drive erase {quoted(drive)}")["remedy"])
     pair.a.works(repair)
-    for site in pair.sites:
-        site.until(vm, "in-sync")
+    pair.in_sync(vm)
     pair.a.works(f"seedship drive erase {quoted(drive)}")
 
 
@@ -69,8 +67,7 @@ def test_a_drive_that_is_waited_for(pair: Pair, way: str) -> None:
     (waits,) = pair.b.show(vm)["waiting"]
     bring, repair = printed(waits["remedy"])
     pair.b.works(named(bring, other) if way == "it arrives" else repair)
-    for site in pair.sites:
-        site.until(vm, "in-sync")
+    pair.in_sync(vm)
     assert pair.b.show(vm)["waiting"] == []
 
 
@@ -81,8 +78,7 @@ def test_a_seed_that_is_written_is_followed_by_an_increment(pair: Pair) -> None:
     (ship,) = printed(refusal["remedy"])
     pair.a.works(named(ship, drive))
     clock.wait_until(lambda: pair.b.run(f"seedship shipment import {quoted(drive)}")[0] == 0, 60, "the increment", 0.1)
-    for site in pair.sites:
-        site.until(vm, "in-sync")
+    pair.in_sync(vm)
 
 
 @pytest.mark.remedy("service.drive_set.usable_set: seedship drive init …")
@@ -109,8 +105,7 @@ def test_drives_that_are_full_are_joined_by_another(pair: Pair) -> None:
     pair.a.works(f"{named(seed, further)} --drive {quoted(full)}")
     pair.a.until(vm, "shipped")
     pair.b.works(f"seedship shipment import {quoted(full)} {quoted(further)}")
-    for site in pair.sites:
-        site.until(vm, "in-sync")
+    pair.in_sync(vm)
 
 
 @pytest.mark.remedy("errors.space.PlainImageTooLarge: seedship replication seed VM --drive PATH")
@@ -138,8 +133,7 @@ def test_a_drive_that_left_before_its_end_is_finished_first(pair: Pair) -> None:
     pair.a.works(f"{named(seed, further)} --drive {quoted(full)}")
     pair.a.until(vm, "shipped")
     pair.b.works(f"seedship shipment import {quoted(full)} {quoted(further)}")
-    for site in pair.sites:
-        site.until(vm, "in-sync")
+    pair.in_sync(vm)
 
 
 @pytest.mark.remedy("workflows.target.announcement._ended: seedship drive erase PATH")
@@ -182,5 +176,4 @@ def test_an_increment_that_does_not_fit_gets_another_drive(pair: Pair) -> None:
     both = f"{quoted(full)} {quoted(further)}"
     clock.wait_until(lambda: pair.b.run(f"seedship shipment import {both}")[0] == 0, 60, "the increment", 0.1)
     pair.a.works(f"seedship replication resume {vm}")
-    for site in pair.sites:
-        site.until(vm, "in-sync")
+    pair.in_sync(vm)
